@@ -1,0 +1,182 @@
+"""Runs every test against a FiftyOne of its own: database server, plugins folder, data, stores.
+
+Two FiftyOne processes of one user share a running database service whatever FIFTYONE_DATABASE_DIR
+says, so an App that is open elsewhere would hand its real database to the tests. A private
+``mongod`` behind FIFTYONE_DATABASE_URI avoids that; every process that a test starts inherits it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib.util
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    import fiftyone as fo
+
+REPO_ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = REPO_ROOT.parent / "shared" / "data"
+
+
+def _bundled_mongod() -> Path | None:
+    """The mongod in FiftyOne's package; not imported, because its config is read at import."""
+    spec = importlib.util.find_spec("fiftyone")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        candidate = Path(folder) / "db" / "bin" / "mongod"
+        if os.access(candidate, os.X_OK):
+            return candidate
+    return None
+
+
+def _free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+        return port
+
+
+def _die_with_parent() -> None:
+    """Linux: the kernel ends the server even where the test process is killed outright."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, 15)  # PR_SET_PDEATHSIG, SIGTERM
+
+
+def _start_mongod(binary: Path, root: Path) -> tuple[subprocess.Popen[bytes], str]:
+    port = _free_port()
+    (root / "db").mkdir()
+    log = root / "mongod.log"
+    proc = subprocess.Popen(
+        [
+            *(str(binary), "--dbpath", str(root / "db"), "--logpath", str(log)),
+            *("--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket"),
+            *("--wiredTigerCacheSizeGB", "0.5"),
+        ],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        # A Ctrl-C must reach the tests only: they still talk to the database while they clean up.
+        start_new_session=True,
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and proc.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return proc, f"mongodb://127.0.0.1:{port}"
+        time.sleep(0.05)
+    proc.kill()
+    tail = log.read_text(errors="replace")[-2000:] if log.exists() else "(no log)"
+    raise RuntimeError(f"The test database did not start: {binary} on port {port}. Log: {tail}")
+
+
+def _drop_database(uri: str, name: str) -> None:
+    import pymongo
+
+    with contextlib.suppress(Exception):
+        pymongo.MongoClient(uri, serverSelectionTimeoutMS=2000).drop_database(name)
+
+
+def _isolate() -> Path:
+    """Points FiftyOne at throw-away folders and a database, before anything imports it."""
+    root = Path(tempfile.mkdtemp(prefix="clipcleaner-tests-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    own_uri = os.environ.pop("FIFTYONE_DATABASE_URI", None)
+    for name in [n for n in os.environ if n.startswith(("FIFTYONE_", "CLIPCLEANER_"))]:
+        del os.environ[name]
+    (root / "plugins").mkdir()
+    os.environ.update(
+        {
+            "FIFTYONE_DATABASE_DIR": str(root / "db"),
+            "FIFTYONE_DEFAULT_DATASET_DIR": str(root / "datasets"),
+            "FIFTYONE_DATASET_ZOO_DIR": str(root / "datasets"),
+            "FIFTYONE_MODEL_ZOO_DIR": str(root / "models"),
+            "FIFTYONE_PLUGINS_DIR": str(root / "plugins"),
+            "FIFTYONE_CONFIG_PATH": str(root / "config.json"),
+            "FIFTYONE_APP_CONFIG_PATH": str(root / "app_config.json"),
+            "FIFTYONE_DO_NOT_TRACK": "1",
+            "FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS": "true",
+            "CLIPCLEANER_STORE_DIR": str(root / "embeddings"),
+            # No test needs the network: a hub must fail at once, not after a minute.
+            "HF_HUB_OFFLINE": "1",
+        }
+    )
+    binary = _bundled_mongod()
+    if binary is not None:
+        proc, uri = _start_mongod(binary, root)
+        atexit.register(proc.wait, 20)
+        atexit.register(proc.terminate)
+    elif own_uri:
+        uri, name = own_uri, f"clipcleaner-tests-{uuid.uuid4().hex[:12]}"
+        os.environ["FIFTYONE_DATABASE_NAME"] = name
+        atexit.register(_drop_database, uri, name)
+    else:
+        raise RuntimeError("No database: run `make setup`, or set FIFTYONE_DATABASE_URI")
+    os.environ["FIFTYONE_DATABASE_URI"] = uri
+    return root
+
+
+SESSION_ROOT = _isolate()
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The checkout that the tests belong to."""
+    return REPO_ROOT
+
+
+@pytest.fixture
+def dataset() -> Iterator[Callable[..., fo.Dataset]]:
+    """``dataset(samples=None, persistent=False)`` makes datasets that go after the test."""
+    import fiftyone as fo
+
+    made: list[str] = []
+
+    def make(samples: list[fo.Sample] | None = None, persistent: bool = False) -> fo.Dataset:
+        name = f"test-{uuid.uuid4().hex[:12]}"
+        made.append(name)
+        created = fo.Dataset(name, persistent=persistent)
+        if samples:
+            created.add_samples(samples, progress=False)
+        return created
+
+    yield make
+    for name in made:
+        if fo.dataset_exists(name):
+            fo.delete_dataset(name)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Path of a Chromium or Chrome; skips the test where there is none."""
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        found = shutil.which(name)
+        if found:
+            return found
+    with contextlib.suppress(Exception):
+        from playwright.sync_api import sync_playwright
+
+        with sync_playwright() as p:
+            if Path(p.chromium.executable_path).exists():
+                return str(p.chromium.executable_path)
+    pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real photos and features beside the checkout; skips where it is absent."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("no real data: the folder ../shared/data beside the checkout is absent")
+    return SHARED_DATA
