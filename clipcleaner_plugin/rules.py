@@ -1,0 +1,159 @@
+"""From evidence to decisions: the paper's selection, the four verdicts, the noise rate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from .mixture import fit_mixture
+
+LOSSES = ("zeroshot_loss", "visual_loss")
+CONSISTENCIES = ("zeroshot_consistency", "visual_consistency")
+VERDICTS = ("mislabeled", "uncertain", "clean", "unscorable")
+
+
+class NoiseRate(NamedTuple):
+    """An estimated share of wrong labels.
+
+    Attributes:
+        rate: the estimate, in [0, 1]; NaN where no label could be scored
+        low: lower end of the 95 % interval
+        high: upper end of the 95 % interval
+        count: number of scored labels
+    """
+
+    rate: float
+    low: float
+    high: float
+    count: int
+
+
+def select_paper(
+    evidence: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    num_classes: int,
+    theta_gmm: float = 0.5,
+    theta_cons: float = 0.8,
+    seed: int = 51,
+) -> np.ndarray:
+    """The paper's selection of a pure training set (Feng et al., ACM MM 2024, section 3).
+
+    A sample is selected if all its evidences agree: both loss scores on the clean side of the
+    mixture of its class, both consistency scores at least ``theta_cons``. Evidence that is NaN
+    takes no part; a sample with nothing but NaN is never selected. A class left empty gets its
+    best samples by the first loss score it has, as many as the smallest selected class has, at
+    least ``N / K^2`` and at least one.
+
+    It depends on nothing but its arguments, so that stored evidence gives the same bits again.
+
+    Args:
+        evidence: (N,) float32 arrays in [0, 1] or NaN under the names ``zeroshot_loss``,
+            ``zeroshot_consistency``, ``visual_loss`` and ``visual_consistency``
+        labels: (N,) int array in [0, K); -1 for samples to leave out
+        num_classes: K
+        theta_gmm: posterior that a loss score needs, in [0, 1]
+        theta_cons: consistency that is needed, in [0, 1]
+        seed: seeds the mixtures
+
+    Returns:
+        (N,) bool array
+    """
+    labels = np.asarray(labels)
+    known = {name: np.isfinite(evidence[name]) for name in LOSSES + CONSISTENCIES}
+    scored = np.any(list(known.values()), axis=0) & (labels >= 0)
+    selected = scored.copy()
+    for name in CONSISTENCIES:
+        # The threshold is compared in the precision of the evidence: 0.8 means float32(0.8).
+        selected &= ~known[name] | (evidence[name] >= np.float32(theta_cons))
+    for name in LOSSES:
+        usable = scored & known[name]
+        selected &= ~usable | _clean_by_loss(evidence[name], labels, usable, theta_gmm, seed)
+    _fill_empty_classes(selected, evidence, labels, scored, num_classes)
+    return selected
+
+
+def verdicts(
+    labels: np.ndarray,
+    suggested_label: np.ndarray,
+    clean_score: np.ndarray,
+    selected: np.ndarray,
+) -> np.ndarray:
+    """Joins the two rules to one verdict a sample.
+
+    ``mislabeled``: the score is below 0.5 and another label is suggested. ``clean``: in the
+    paper's selection. ``uncertain``: both of these or neither. ``unscorable``: no score.
+
+    Args:
+        labels: (N,) int array, the given labels
+        suggested_label: (N,) int array, -1 where none
+        clean_score: (N,) float array in [0, 1], NaN where unscorable
+        selected: (N,) bool array
+
+    Returns:
+        (N,) array of str
+    """
+    scored = np.isfinite(clean_score)
+    mislabeled = scored & (clean_score < 0.5) & (suggested_label != labels)
+    verdict = np.full(len(labels), "uncertain", dtype="<U10")
+    verdict[selected & ~mislabeled] = "clean"
+    verdict[mislabeled & ~selected] = "mislabeled"
+    verdict[~scored] = "unscorable"
+    return verdict
+
+
+def noise_rate(clean_score: np.ndarray) -> NoiseRate:
+    """Estimates the share of wrong labels from their scores.
+
+    The estimate is the mean probability of a wrong label. The interval is Wilson's for that
+    share of the scored labels; it covers the chance in the labels, not a bias of the scores.
+
+    Args:
+        clean_score: (N,) float array in [0, 1]; NaN is left out
+
+    Returns:
+        the rate with a 95 % interval
+    """
+    scores = np.asarray(clean_score, dtype=np.float64)
+    scores = scores[np.isfinite(scores)]
+    n = len(scores)
+    if n == 0:
+        return NoiseRate(np.nan, np.nan, np.nan, 0)
+    rate = float(np.mean(1 - scores))
+    z = 1.959964
+    centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
+    return NoiseRate(rate, float(max(centre - half, 0.0)), float(min(centre + half, 1.0)), n)
+
+
+def _clean_by_loss(
+    scores: np.ndarray, labels: np.ndarray, usable: np.ndarray, theta: float, seed: int
+) -> np.ndarray:
+    """Per class: at or above the threshold of its own mixture."""
+    clean = usable.copy()
+    for label in np.unique(labels[usable]):
+        members = np.flatnonzero(usable & (labels == label))
+        mixture = fit_mixture(scores[members], seed)
+        if mixture is not None:  # scores that are all equal give no reason to doubt any
+            clean[members] = scores[members].astype(np.float64) >= mixture.threshold(theta)
+    return clean
+
+
+def _fill_empty_classes(
+    selected: np.ndarray,
+    evidence: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    scored: np.ndarray,
+    num_classes: int,
+) -> None:
+    """Gives every class left empty its best samples, in place."""
+    sizes = np.bincount(labels[selected], minlength=num_classes)
+    smallest = sizes[sizes > 0].min(initial=len(labels)) if sizes.any() else 1
+    wanted = max(int(smallest), int(scored.sum()) // num_classes**2)
+    # Best first. The other evidences break ties, so that the order of the samples does not.
+    order = [np.nan_to_num(evidence[name], nan=-1.0) for name in LOSSES + CONSISTENCIES]
+    for label in np.flatnonzero(sizes == 0):
+        members = np.flatnonzero(scored & (labels == label))
+        ranked = np.lexsort([-values[members] for values in reversed(order)])
+        selected[members[ranked[:wanted]]] = True
