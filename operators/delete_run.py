@@ -1,0 +1,66 @@
+"""Deletes a run with all that it wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+from fiftyone.core.collections import SampleCollection
+
+from .forms import input_run
+
+
+class DeleteRun(foo.Operator):
+    """Deletes a run after saying what goes with it."""
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        return foo.OperatorConfig(
+            name="delete_run",
+            label="Delete CLIPCleaner run",
+            description="Delete a run together with its fields and saved views",
+            icon="delete",
+            dynamic=True,
+            risk_level="high",
+        )
+
+    def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
+        inputs = types.Object()
+        key = input_run(ctx, inputs)
+        if key is not None:
+            inputs.view("warning", _warning(ctx, key))
+        view = types.PromptView(label="Delete CLIPCleaner run", submit_button_label="Delete")
+        return types.Property(inputs, view=view)
+
+    def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
+        key = ctx.params["key"]
+        self(ctx.dataset, key)
+        ctx.ops.reload_dataset()
+        ctx.ops.notify(f"Deleted {key}", variant="success")
+        return {"key": key}
+
+    def __call__(self, sample_collection: SampleCollection, key: str) -> None:
+        """Deletes a run.
+
+        Args:
+            sample_collection: the dataset, or a view of it
+            key: the run
+        """
+        from clipcleaner_plugin.runs import delete_run
+
+        delete_run(sample_collection, key)
+
+
+def _warning(ctx: foo.executor.ExecutionContext, key: str) -> types.Warning:
+    from clipcleaner_plugin.fields import result_fields, saved_view_names
+
+    written = [*result_fields(key), ctx.dataset.get_brain_info(key).config.embeddings_field]
+    fields = [field for field in written if field and ctx.dataset.has_sample_field(field)]
+    views = [name for name in saved_view_names(key) if ctx.dataset.has_saved_view(name)]
+    goes = [f"the {len(fields)} fields {', '.join(fields)}"] if fields else []
+    goes += [f"the {len(views)} saved views {', '.join(views)}"] if views else []
+    return types.Warning(
+        label=f"Deletes the run {key!r}; this cannot be undone",
+        description="With it: " + "; ".join(goes) + ". Your labels stay." if goes else "",
+    )

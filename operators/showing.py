@@ -1,0 +1,55 @@
+"""What the App shows of a run: the samples of a verdict with their labels, and counts in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.operators as foo
+from fiftyone.core.collections import SampleCollection
+
+ALL = "all"
+
+
+def run_view(samples: SampleCollection, key: str, verdict: str) -> fo.DatasetView:
+    """Returns the samples of a run that have one verdict, most suspicious first.
+
+    Args:
+        samples: the dataset, or a view of it
+        key: the run
+        verdict: mislabeled, clean, uncertain, unscorable or "all"
+
+    Raises:
+        ValueError: if there is no such run, it did not finish, or the verdict is unknown
+    """
+    from clipcleaner_plugin.runs import load_results
+
+    return load_results(samples, key).view(None if verdict == ALL else verdict)
+
+
+def show_verdict(ctx: foo.executor.ExecutionContext, key: str, verdict: str) -> list[Any]:
+    """Makes the messages that load a verdict's samples and switch on the fields that explain it.
+
+    Returns:
+        messages for the App; a generator operator yields them, another one need not
+    """
+    view = run_view(ctx.dataset, key, verdict)
+    return [ctx.ops.set_view(view=view), ctx.ops.set_active_fields(explaining_fields(ctx, key))]
+
+
+def explaining_fields(ctx: foo.executor.ExecutionContext, key: str) -> list[str]:
+    """Returns the given label, the suggested one and the score: what one compares on a sample."""
+    from clipcleaner_plugin.fields import field_name
+
+    label_field = ctx.dataset.get_brain_info(key).config.label_field
+    return [label_field, field_name(key, "suggestion"), field_name(key, "score")]
+
+
+def verdict_counts(dataset: fo.Dataset, key: str) -> dict[str, int]:
+    """Counts the samples of a run by verdict, as the dataset has them now."""
+    from clipcleaner_plugin.fields import field_name
+
+    field = field_name(key, "verdict")
+    if not dataset.has_sample_field(field):
+        return {}
+    return {verdict: n for verdict, n in dataset.count_values(field).items() if verdict}
