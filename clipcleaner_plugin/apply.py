@@ -1,0 +1,389 @@
+"""The whole method on a FiftyOne collection: images → features → evidence → scores → fields."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import fiftyone as fo
+import numpy as np
+from fiftyone.core.collections import SampleCollection
+
+from .brain import CLIPCleaner, CLIPCleanerConfig, embeddings_field_name
+from .embeddings import (
+    ModelSource,
+    check_vector_field,
+    dataset_store,
+    embed_samples,
+    fill_vector_field,
+    given_embeddings,
+)
+from .fields import (
+    EVIDENCES,
+    declare_fields,
+    delete_fields,
+    delete_views,
+    field_name,
+    result_fields,
+    save_views,
+    write_values,
+)
+from .targets import Targets, check_images, check_label_field, read_targets
+
+if TYPE_CHECKING:
+    from .embed import EmbeddingReport
+    from .results import CLIPCleanerResults
+    from .scoring import LabelScores
+    from .store import EmbeddingStore
+
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+# MongoDB refuses documents over 16 MB; a view of hundreds of thousands of listed ids comes near
+_MAX_VIEW_BYTES = 12_000_000
+_PACKAGES = ("fiftyone", "torch", "open_clip_torch", "scikit-learn", "numpy")
+
+
+def apply_clipcleaner(
+    samples: SampleCollection,
+    label_field: str = "ground_truth",
+    key: str = "clipcleaner",
+    model: str | None = "ViT-B-32",
+    pretrained: str | None = "openai",
+    preprocess: Mapping[str, Any] | None = None,
+    embeddings: str | np.ndarray | None = None,
+    text_features: Any = None,
+    classes: Sequence[str] | None = None,
+    class_prompts: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    embeddings_field: str | None = AUTO,
+    theta_gmm: float = 0.5,
+    theta_cons: float = 0.8,
+    temperature: float = 0.07,
+    folds: int = 5,
+    seed: int = 51,
+    batch_size: int | None = None,
+    num_workers: int | None = None,
+    device: str | None = None,
+    skip_failures: bool = True,
+    progress: bool | Callable[..., Any] | None = None,
+) -> CLIPCleanerResults:
+    """Finds the wrong labels of a classification dataset.
+
+    Every sample gets a clean score, a verdict and a suggested label, as fields named after ``key``;
+    see the README for what they mean. The run is stored with the dataset: load it later with
+    :func:`clipcleaner_plugin.load_results`. Applying again under the same key replaces it.
+
+    An interrupted run loses no embedding: call it again, and it goes on where it stopped.
+
+    Args:
+        samples: a FiftyOne dataset or view of images
+        label_field ("ground_truth"): a Classification field with the labels to examine
+        key ("clipcleaner"): the name of the run and the prefix of its fields
+        model ("ViT-B-32"): an open_clip architecture, ``"hf-hub:org/name"``, or a local checkpoint;
+            None = no words, with ``embeddings``: visual evidence alone
+        pretrained ("openai"): the tag of the weights, or a local checkpoint file
+        preprocess (None): preprocessing of a checkpoint that does not state its own
+        embeddings (None): instead of computing them: a vector field, the key of a similarity
+            index, or an (N, d) array in the order of ``samples``
+        text_features (None): instead of the text tower, together with ``embeddings``: a (K, d)
+            array in the order of ``classes``, or ``{class: (m, d) array}``
+        classes (None): the class list; None = the labels in use. A label outside it is unscorable
+        class_prompts (None): templates and descriptors: a dict, or a JSON or YAML file
+        embeddings_field ("auto"): a vector field to write the embeddings to; "auto" =
+            ``<key>_embedding``, None = none. The durable store has them in any case
+        theta_gmm (0.5): posterior that the two loss scores must reach to be clean
+        theta_cons (0.8): value that the two consistency scores must reach to be clean
+        temperature (0.07): temperature of the zero-shot probabilities in the paper's rule
+        folds (5): folds of the out-of-fold visual model
+        seed (51): seed of everything random
+        batch_size (None): images per forward pass; None = chosen by device
+        num_workers (None): decoding processes; None = chosen by the machine
+        device (None): "cuda", "mps" or "cpu"; None = the best one at hand
+        skip_failures (True): whether unreadable images become "unscorable" instead of raising
+        progress (None): as in FiftyOne: True, False, None, or a callable that takes the progress bar
+
+    Returns:
+        a :class:`clipcleaner_plugin.results.CLIPCleanerResults`
+
+    Raises:
+        ValueError: if an option or field does not fit; the text says what was found and what to do
+        clipcleaner_plugin.images.ImageReadError: on the first unreadable image, with
+            ``skip_failures=False``
+    """
+    started = time.perf_counter()
+    check_images(samples)
+    check_label_field(samples, label_field)
+    _check_sources(model, embeddings, text_features)
+    if embeddings is not None:
+        embeddings_field = None
+    elif embeddings_field == AUTO:
+        embeddings_field = embeddings_field_name(key)
+    dataset = samples._root_dataset
+    _check_key(dataset, key, label_field)
+    targets = read_targets(samples, label_field, classes)
+    prompts = _prompts(targets.classes, class_prompts) if _needs_text(model, text_features) else []
+
+    identity = _identity(model, pretrained, preprocess)
+    if embeddings_field is not None:
+        _check_embeddings_field(dataset, key, embeddings_field, identity)
+    source = ModelSource(model or "", pretrained, preprocess, device)
+    image_features, embedded = _image_features(
+        samples, targets, embeddings, identity, source,
+        batch_size=batch_size, num_workers=num_workers, skip_failures=skip_failures, progress=progress,
+    )  # fmt: skip
+    features = _text_features(text_features, targets.classes, prompts, source)
+
+    from .scoring import score_labels
+
+    logger.info("Scoring %d labels of %d classes", len(targets.ids), len(targets.classes))
+    scores = score_labels(
+        image_features,
+        targets.labels,
+        features,
+        num_classes=len(targets.classes),
+        theta_gmm=theta_gmm,
+        theta_cons=theta_cons,
+        temperature=temperature,
+        folds=folds,
+        seed=seed,
+    )
+
+    config = CLIPCleanerConfig(
+        prefix=key,
+        label_field=label_field,
+        model=model,
+        pretrained=pretrained,
+        model_identity=identity,
+        embeddings_field=embeddings_field or _inherited_field(dataset, key, embeddings),
+        embeddings_source=_describe(embeddings),
+        text_source="given" if text_features is not None else "model" if prompts else "none",
+        theta_gmm=theta_gmm,
+        theta_cons=theta_cons,
+        temperature=temperature,
+        folds=folds,
+        seed=seed,
+        versions=_versions(),
+    )
+    run = CLIPCleaner(config)
+    _replace_run(samples, key, run)
+    _write_results(dataset, key, targets, scores)
+    if embedded and embeddings_field is not None:
+        fill_vector_field(samples, embeddings_field, embedded.store, embedded.report)
+
+    from .results import CLIPCleanerResults, make_record
+
+    failures = embedded.report.failures if embedded else {}
+    record = make_record(
+        targets, scores, prompts, failures, image_features, time.perf_counter() - started
+    )
+    results = CLIPCleanerResults(samples, config, key, backend=run, record=record)
+    run.save_run_results(samples, key, results)
+    logger.info("Done: %s", results.headline())
+    return results
+
+
+@dataclass(frozen=True)
+class _Embedded:
+    report: EmbeddingReport
+    store: EmbeddingStore
+
+
+def _check_sources(model: str | None, embeddings: Any, text_features: Any) -> None:
+    if model is None and embeddings is None:
+        raise ValueError("model is None: then embeddings must be given")
+    if text_features is not None and embeddings is None:
+        raise ValueError(
+            "text_features are given without embeddings; give the image embeddings of the same "
+            "model, or leave both out"
+        )
+
+
+def _needs_text(model: str | None, text_features: Any) -> bool:
+    return model is not None and text_features is None
+
+
+def _check_key(dataset: fo.Dataset, key: str, label_field: str) -> None:
+    if not isinstance(key, str) or not key.isidentifier():
+        raise ValueError(
+            f"key {key!r} is not a valid name: letters, digits and '_', not beginning with a digit"
+        )
+    if label_field in result_fields(key):
+        raise ValueError(
+            f"label_field {label_field!r} is a field that this run would overwrite; choose another key"
+        )
+    run = _existing_run(dataset, key)
+    if run is not None:
+        if run.type != "clipcleaner":
+            raise ValueError(
+                f"key {key!r} is taken by a brain run of type {run.type!r}; choose another key"
+            )
+        return
+    taken = [field for field in result_fields(key) if dataset.has_sample_field(field)]
+    if taken:
+        raise ValueError(
+            f"key {key!r} would overwrite fields that no run of this key wrote: {', '.join(taken)}; "
+            "choose another key, or delete them"
+        )
+
+
+def _existing_run(dataset: fo.Dataset, key: str) -> Any:
+    if key not in dataset.list_brain_runs():
+        return None
+    return dataset.get_brain_info(key).config
+
+
+def _inherited_field(dataset: fo.Dataset, key: str, embeddings: Any) -> str | None:
+    """The vector field of the run that is replaced, where it is the source of the new one."""
+    old = _existing_run(dataset, key)
+    if old is not None and isinstance(embeddings, str) and embeddings == old.embeddings_field:
+        return embeddings
+    return None
+
+
+def _check_embeddings_field(
+    dataset: fo.Dataset, key: str, embeddings_field: str, identity: str | None
+) -> None:
+    old = _existing_run(dataset, key)
+    if old is not None and old.embeddings_field == embeddings_field:
+        return  # this run's own field: it is replaced with the run
+    assert identity is not None
+    check_vector_field(dataset, embeddings_field, identity)
+
+
+def _identity(
+    model: str | None, pretrained: str | None, preprocess: Mapping[str, Any] | None
+) -> str | None:
+    if model is None:
+        return None
+    from .models import model_identity
+
+    return model_identity(model, pretrained, preprocess=preprocess)
+
+
+def _prompts(
+    classes: list[str], class_prompts: Mapping[str, Any] | str | os.PathLike[str] | None
+) -> list[list[str]]:
+    from .prompts import class_prompts as make_prompts
+    from .prompts import duplicate_names
+
+    for group in duplicate_names(classes, class_prompts):
+        logger.warning(
+            "Classes %s have the same prompts: words cannot tell them apart. Give them names with "
+            "class_prompts={'names': {...}}, or merge them",
+            ", ".join(map(repr, group)),
+        )
+    return make_prompts(classes, class_prompts)
+
+
+def _image_features(
+    samples: SampleCollection,
+    targets: Targets,
+    embeddings: Any,
+    identity: str | None,
+    source: ModelSource,
+    **options: Any,
+) -> tuple[np.ndarray, _Embedded | None]:
+    if embeddings is not None:
+        return given_embeddings(samples, targets.ids, embeddings, identity), None
+    assert identity is not None
+    report, store = embed_samples(samples, identity, source, **options)
+    features = store.read(targets.ids)
+    if np.isnan(features).all():
+        first, reason = next(iter(report.failures.items()))
+        raise ValueError(
+            f"none of the {len(targets.ids)} images could be read, for example sample {first}: {reason}"
+        )
+    return features, _Embedded(report, store)
+
+
+def _text_features(
+    given: Any, classes: list[str], prompts: list[list[str]], source: ModelSource
+) -> np.ndarray | list[np.ndarray] | None:
+    if given is None:
+        if not prompts:
+            return None
+        from .text import class_text_features
+
+        logger.info("Embedding the prompts of %d classes", len(classes))
+        return class_text_features(source(), prompts)
+    if not isinstance(given, Mapping):
+        return given
+    missing = [name for name in classes if name not in given]
+    if missing:
+        raise ValueError(f"text_features lacks classes: {', '.join(missing[:10])}")
+    return [np.atleast_2d(np.asarray(given[name])) for name in classes]
+
+
+def _replace_run(samples: SampleCollection, key: str, run: CLIPCleaner) -> None:
+    """Takes an older run's fields and views away and registers the new one, the store aside."""
+    dataset = samples._root_dataset
+    old = _existing_run(dataset, key)
+    if old is not None:
+        delete_fields(dataset, result_fields(old.prefix))
+        delete_views(dataset, old.prefix)
+        if old.embeddings_field and old.embeddings_field != run.config.embeddings_field:
+            delete_fields(dataset, [old.embeddings_field])
+    # Registered before anything is written: what a crash leaves half done can be deleted by its key
+    run.register_run(_registrable(samples), key, cleanup=False)
+    run.save_run_results(dataset, key, None)
+
+
+def _registrable(samples: SampleCollection) -> SampleCollection:
+    if isinstance(samples, fo.DatasetView):
+        from bson import json_util
+
+        if len(json_util.dumps(samples._serialize())) > _MAX_VIEW_BYTES:
+            logger.warning("The view lists too many ids to be stored with the run")
+            return samples._root_dataset
+    return samples
+
+
+def _write_results(
+    dataset: fo.Dataset, prefix: str, targets: Targets, scores: LabelScores
+) -> None:
+    logger.info("Writing fields")
+    declare_fields(dataset, prefix)
+    ids = targets.ids
+    for name in EVIDENCES:
+        _write_floats(dataset, field_name(prefix, name), ids, scores.evidence[name])
+    suggestions = {
+        sample_id: fo.Classification(label=targets.classes[k], confidence=float(confidence))
+        for sample_id, k, confidence in zip(
+            ids, scores.suggested_label, scores.suggested_confidence, strict=True
+        )
+        if k >= 0
+    }
+    write_values(dataset, field_name(prefix, "suggestion"), suggestions)
+    _write_floats(dataset, field_name(prefix, "score"), ids, scores.clean_score)
+    verdicts = dict(zip(ids, map(str, scores.verdict), strict=True))
+    write_values(dataset, field_name(prefix, "verdict"), verdicts)
+    save_views(dataset, prefix)
+
+
+def _write_floats(dataset: fo.Dataset, field: str, ids: list[str], values: np.ndarray) -> None:
+    # A missing value stays None: NaN sorts below everything and breaks MongoDB's bounds
+    finite = {i: float(v) for i, v in zip(ids, values, strict=True) if not np.isnan(v)}
+    write_values(dataset, field, finite)
+
+
+def _describe(embeddings: Any) -> str | None:
+    if embeddings is None or isinstance(embeddings, str):
+        return embeddings
+    return "array"
+
+
+def _versions() -> dict[str, str]:
+    from . import __version__
+
+    found = {"clipcleaner": __version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found

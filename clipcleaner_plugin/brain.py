@@ -1,0 +1,121 @@
+"""The brain run: what FiftyOne stores, lists, renames and deletes under a run's key.
+
+The two class names are part of every saved run (FiftyOne looks the method up as the config's class name
+without ``Config``), so they and this module's path must never change.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.brain as fob
+
+from . import fields
+from .embeddings import dataset_store
+
+
+class CLIPCleanerConfig(fob.BrainMethodConfig):
+    """Parameters of one run. Every value is JSON; FiftyOne stores them with the dataset.
+
+    Args:
+        prefix: what the run's fields and saved views begin with (the key it was made under)
+        label_field: the field whose labels were examined
+        model: the CLIP, as the user named it; None for visual evidence only
+        pretrained: the tag or file of its weights
+        model_identity: architecture, weights and preprocessing in one string; None = unknown
+        embeddings_field: the vector field that this run wrote; None = none
+        embeddings_source: the field, similarity key or "array" given instead of computing them
+        text_source: "model", "given" or "none"
+        theta_gmm, theta_cons, temperature, folds, seed: as in
+            :func:`clipcleaner_plugin.apply_clipcleaner`
+        versions: ``{package: version}``
+    """
+
+    def __init__(
+        self,
+        prefix: str = "clipcleaner",
+        label_field: str | None = None,
+        model: str | None = None,
+        pretrained: str | None = None,
+        model_identity: str | None = None,
+        embeddings_field: str | None = None,
+        embeddings_source: str | None = None,
+        text_source: str = "model",
+        theta_gmm: float = 0.5,
+        theta_cons: float = 0.8,
+        temperature: float = 0.07,
+        folds: int = 5,
+        seed: int = 51,
+        versions: dict[str, str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.prefix = prefix
+        self.label_field = label_field
+        self.model = model
+        self.pretrained = pretrained
+        self.model_identity = model_identity
+        self.embeddings_field = embeddings_field
+        self.embeddings_source = embeddings_source
+        self.text_source = text_source
+        self.theta_gmm = theta_gmm
+        self.theta_cons = theta_cons
+        self.temperature = temperature
+        self.folds = folds
+        self.seed = seed
+        self.versions = versions
+
+    @property
+    def type(self) -> str:
+        return "clipcleaner"
+
+    @property
+    def method(self) -> str:
+        return "clipcleaner"
+
+
+class CLIPCleaner(fob.BrainMethod):
+    """Life cycle of a run; FiftyOne's own list, rename and delete call these methods."""
+
+    def get_fields(self, samples: fo.core.collections.SampleCollection, key: str) -> list[str]:
+        written = fields.result_fields(self.config.prefix)
+        if self.config.embeddings_field:
+            written.append(self.config.embeddings_field)
+        return [self.config.label_field, *written]
+
+    def cleanup(self, samples: fo.core.collections.SampleCollection, key: str) -> None:
+        dataset = samples._root_dataset
+        written = fields.result_fields(self.config.prefix)
+        if self.config.embeddings_field:
+            written.append(self.config.embeddings_field)
+        fields.delete_fields(dataset, written)
+        fields.delete_views(dataset, self.config.prefix)
+        self._delete_store(dataset, key)
+
+    def _delete_store(self, dataset: fo.Dataset, key: str) -> None:
+        identity = self.config.model_identity
+        if identity is None or self.config.embeddings_source is not None:
+            return
+        if dataset.list_brain_runs(method=self.config.method, model_identity=identity) == [key]:
+            dataset_store(dataset, identity).delete()
+
+    def rename(
+        self, samples: fo.core.collections.SampleCollection, key: str, new_key: str
+    ) -> None:
+        dataset, config = samples._root_dataset, self.config
+        fields.rename_fields(dataset, config.prefix, new_key)
+        fields.delete_views(dataset, config.prefix)
+        if config.embeddings_field == embeddings_field_name(config.prefix):
+            new_field = embeddings_field_name(new_key)
+            if dataset.has_sample_field(config.embeddings_field):
+                dataset.rename_sample_field(config.embeddings_field, new_field)
+            config.embeddings_field = new_field
+        config.prefix = new_key
+        fields.save_views(dataset, new_key)
+        self.update_run_config(dataset, key, config)
+
+
+def embeddings_field_name(prefix: str) -> str:
+    """Returns the vector field that a run writes unless the user names another one."""
+    return f"{prefix}_embedding"

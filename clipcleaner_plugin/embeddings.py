@@ -1,0 +1,275 @@
+"""Embeddings of a FiftyOne collection: computed into the durable store, or taken from where the user has them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import fiftyone as fo
+import numpy as np
+from fiftyone.core.collections import SampleCollection
+
+from .targets import check_images
+from .fields import write_values
+
+if TYPE_CHECKING:
+    from .embed import EmbeddingReport
+    from .models import ClipModel
+    from .store import EmbeddingStore
+
+logger = logging.getLogger(__name__)
+
+# Key in a vector field's ``info`` under which the identity of its model stands
+IDENTITY = "clipcleaner_model"
+
+
+def compute_embeddings(
+    samples: SampleCollection,
+    embeddings_field: str | None = None,
+    model: str = "ViT-B-32",
+    pretrained: str | None = "openai",
+    preprocess: Mapping[str, Any] | None = None,
+    batch_size: int | None = None,
+    num_workers: int | None = None,
+    device: str | None = None,
+    skip_failures: bool = True,
+    progress: bool | Callable[..., Any] | None = None,
+) -> EmbeddingReport:
+    """Computes CLIP image embeddings, resuming where an earlier call stopped.
+
+    Vectors go to the durable store batch by batch; only samples that have none there, or whose
+    file changed, are computed. :func:`clipcleaner_plugin.apply_clipcleaner` with the same model
+    finds them.
+
+    Args:
+        samples: a dataset or view of images
+        embeddings_field (None): a vector field to fill from the store as well
+        model ("ViT-B-32"): an open_clip architecture, ``"hf-hub:org/name"``, or a local checkpoint
+        pretrained ("openai"): the tag of the weights, or a local checkpoint file
+        preprocess (None): preprocessing of a checkpoint that does not state its own
+        batch_size (None): images per forward pass; None = chosen by device
+        num_workers (None): decoding processes; None = chosen by the machine
+        device (None): "cuda", "mps" or "cpu"; None = the best one at hand
+        skip_failures (True): whether to report unreadable images instead of raising
+        progress (None): as in FiftyOne: True, False, None, or a callable that takes the progress bar
+
+    Returns:
+        an :class:`clipcleaner_plugin.embed.EmbeddingReport`
+
+    Raises:
+        ValueError: if the samples are not images, the model cannot be had, or ``embeddings_field``
+            exists with other contents or vectors of another model
+        clipcleaner_plugin.images.ImageReadError: on the first unreadable image, with
+            ``skip_failures=False``
+    """
+    from .models import model_identity
+
+    check_images(samples)
+    identity = model_identity(model, pretrained, preprocess=preprocess)
+    if embeddings_field is not None:
+        check_vector_field(samples._root_dataset, embeddings_field, identity)
+    source = ModelSource(model, pretrained, preprocess, device)
+    report, store = embed_samples(
+        samples,
+        identity,
+        source,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        skip_failures=skip_failures,
+        progress=progress,
+    )
+    if embeddings_field is not None:
+        fill_vector_field(samples, embeddings_field, store, report)
+    return report
+
+
+class ModelSource:
+    """Loads the model when it is first needed, and once."""
+
+    def __init__(
+        self,
+        model: str,
+        pretrained: str | None,
+        preprocess: Mapping[str, Any] | None,
+        device: str | None,
+    ) -> None:
+        self._arguments = (model, pretrained, preprocess, device)
+        self._model: ClipModel | None = None
+
+    def __call__(self) -> ClipModel:
+        if self._model is None:
+            from .models import load_model
+
+            model, pretrained, preprocess, device = self._arguments
+            logger.info("Loading model %s", model)
+            self._model = load_model(model, pretrained, preprocess=preprocess, device=device)
+        return self._model
+
+
+def embed_samples(
+    samples: SampleCollection, identity: str, source: ModelSource, **options: Any
+) -> tuple[EmbeddingReport, EmbeddingStore]:
+    """Brings the store of this dataset and model up to date for ``samples``."""
+    from .embed import embed_images
+
+    ids, filepaths = samples.values(["id", "filepath"])
+    store = dataset_store(samples._root_dataset, identity)
+    logger.info("Computing embeddings of %d samples", len(ids))
+    report = embed_images(ids, filepaths, source, store, **options)
+    if report.failures:
+        first, reason = next(iter(report.failures.items()))
+        logger.warning(
+            "%d of %d samples have no embedding, for example %s: %s",
+            len(report.failures), len(ids), first, reason,
+        )  # fmt: skip
+    return report, store
+
+
+def dataset_store(dataset: fo.Dataset, identity: str) -> EmbeddingStore:
+    """Returns the store that holds this dataset's vectors of one model."""
+    from .store import EmbeddingStore
+
+    return EmbeddingStore(str(dataset._doc.id), identity)
+
+
+def check_vector_field(dataset: fo.Dataset, field_name: str, identity: str) -> None:
+    """Raises ValueError unless a field is free, or holds vectors of the model ``identity``."""
+    if not field_name.isidentifier():
+        raise ValueError(f"embeddings_field {field_name!r} is not a valid field name")
+    field = dataset.get_field(field_name)
+    if field is None:
+        return
+    if not isinstance(field, fo.VectorField):
+        raise ValueError(
+            f"embeddings_field {field_name!r} exists as a {type(field).__name__}; choose another name"
+        )
+    found = (field.info or {}).get(IDENTITY)
+    if found != identity:
+        raise ValueError(
+            f"embeddings_field {field_name!r} holds vectors of {found or 'an unknown model'}, not of "
+            f"{identity}; choose another name, or delete the field first"
+        )
+
+
+def fill_vector_field(
+    samples: SampleCollection, field_name: str, store: EmbeddingStore, report: EmbeddingReport
+) -> None:
+    """Writes the store's vectors to a field: those that it lacks, and those just computed.
+
+    Vectors of another model are replaced as a whole; :func:`check_vector_field` tells beforehand
+    whether the field may be touched.
+    """
+    dataset = samples._root_dataset
+    field = dataset.get_field(field_name)
+    if field is not None and (field.info or {}).get(IDENTITY) != store.identity:
+        dataset.delete_sample_field(field_name)
+    if not dataset.has_sample_field(field_name):
+        dataset.add_sample_field(
+            field_name,
+            fo.VectorField,
+            description=f"CLIP image embeddings of {store.identity}",
+            info={IDENTITY: store.identity},
+        )
+    # An image that can no longer be read has no embedding: the vector of its former contents must go
+    lost = samples.select(list(report.failures)).exists(field_name).values("id")
+    if lost:
+        write_values(dataset, field_name, dict.fromkeys(lost))
+    ids = samples.exists(field_name, False).values("id")
+    ids = list(dict.fromkeys([*ids, *report.computed_ids]))
+    logger.info("Writing embeddings to field %s", field_name)
+    for start in range(0, len(ids), 10_000):
+        part = ids[start : start + 10_000]
+        vectors = store.read(part)
+        found = ~np.isnan(vectors).any(axis=1)
+        write_values(
+            dataset,
+            field_name,
+            {i: v for i, v, ok in zip(part, vectors, found, strict=True) if ok},
+        )
+
+
+def given_embeddings(
+    samples: SampleCollection, ids: Sequence[str], embeddings: Any, identity: str | None
+) -> np.ndarray:
+    """Returns (N, d) float32 vectors from where the user has them; NaN rows where there is none.
+
+    Args:
+        samples: the collection
+        ids: its N sample ids
+        embeddings: the name of a vector field, the key of a similarity index, or an (N, d) array
+        identity: the model whose text tower will be compared with them; None = no text tower
+
+    Raises:
+        ValueError: if nothing of that name exists, shapes do not fit, or the field says that its
+            vectors come from another model
+    """
+    if not isinstance(embeddings, str):
+        return _from_array(embeddings, len(ids))
+    dataset = samples._root_dataset
+    if dataset.has_sample_field(embeddings):
+        return _from_field(samples, embeddings, identity)
+    if embeddings in dataset.list_brain_runs():
+        return _from_similarity(samples, ids, embeddings)
+    vector_fields = sorted(dataset.get_field_schema(ftype=fo.VectorField))
+    raise ValueError(
+        f"embeddings={embeddings!r} is neither a field nor a similarity key of {dataset.name!r}; "
+        f"vector fields: {', '.join(vector_fields) or 'none'}; "
+        f"keys: {', '.join(dataset.list_brain_runs(type='similarity')) or 'none'}"
+    )
+
+
+def _from_array(embeddings: Any, n: int) -> np.ndarray:
+    array = np.asarray(embeddings)
+    if array.ndim != 2 or array.shape[0] != n or array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"embeddings must be a numeric array of shape ({n}, d), one row a sample; found "
+            f"shape {array.shape}, dtype {array.dtype}"
+        )
+    return array.astype(np.float32)
+
+
+def _from_field(samples: SampleCollection, field_name: str, identity: str | None) -> np.ndarray:
+    info = samples.get_field(field_name).info or {}
+    found = info.get(IDENTITY)
+    if identity is not None and found is not None and found != identity:
+        raise ValueError(
+            f"embeddings field {field_name!r} holds vectors of {found}, but the class names would be "
+            f"embedded by {identity}; name the same model, or compute embeddings with this one"
+        )
+    values = samples.values(field_name)
+    return _stack(values, f"embeddings field {field_name!r}")
+
+
+def _from_similarity(samples: SampleCollection, ids: Sequence[str], key: str) -> np.ndarray:
+    index = samples._root_dataset.load_brain_results(key)
+    if not hasattr(index, "get_embeddings"):
+        raise ValueError(
+            f"brain run {key!r} is a {type(index).__name__} and holds no embeddings; name a "
+            "similarity index or a vector field"
+        )
+    if index.config.patches_field is not None:
+        raise ValueError(f"similarity index {key!r} holds patches; one over whole images is needed")
+    # Not index.get_embeddings(ids): it leaves out what it lacks, without saying which
+    vectors, found_ids, _ = index.get_embeddings()
+    row = {sample_id: i for i, sample_id in enumerate(found_ids)}
+    values = [vectors[row[i]] if i in row else None for i in ids]
+    return _stack(values, f"similarity index {key!r}")
+
+
+def _stack(values: Sequence[Any], where: str) -> np.ndarray:
+    present = [v for v in values if v is not None]
+    if not present:
+        raise ValueError(f"{where} has no vector for any of the {len(values)} samples")
+    dim = len(present[0])
+    out = np.full((len(values), dim), np.nan, dtype=np.float32)
+    for i, vector in enumerate(values):
+        if vector is None:
+            continue
+        if np.ndim(vector) != 1 or len(vector) != dim:
+            raise ValueError(
+                f"{where} mixes shapes: ({dim},) and {np.shape(vector)} (row {i}); all vectors must be "
+                "of one model"
+            )
+        out[i] = vector
+    return out
