@@ -1,4 +1,4 @@
-"""The operators of the FiftyOne App: forms in, library calls, views out. The method is elsewhere."""
+"""The operators of the FiftyOne App: forms in, library calls, views out. No method code."""
 
 from __future__ import annotations
 

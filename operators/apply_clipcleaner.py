@@ -9,12 +9,22 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
-from .forms import input_label_field, input_loading, input_model, input_target, is_run, key_problem
-from .options import delegate_call, loading_options, model_options, run_options
-from .running import guarded, run_delegated, stream
+from .cost import input_cost
+from .forms import (
+    input_label_field,
+    input_model,
+    input_target,
+    invalidate,
+    is_run,
+    key_problem,
+)
+from .method_form import input_advanced
+from .options import delegate_call, embeddings_options, library_options
+from .running import Report, guarded, run_delegated, stream
 from .showing import show_verdict
 
 ICON = "/assets/clipcleaner.svg"
+DEFAULT_KEY = "clipcleaner"
 
 
 class ApplyCLIPCleaner(foo.Operator):
@@ -25,7 +35,7 @@ class ApplyCLIPCleaner(foo.Operator):
         return foo.OperatorConfig(
             name="apply_clipcleaner",
             label="Apply CLIPCleaner",
-            description="Find wrong labels with one frozen CLIP: scores, verdicts, suggested labels",
+            description="Find wrong labels with one frozen CLIP: scores, verdicts, suggestions",
             icon=ICON,
             dynamic=True,
             execute_as_generator=True,
@@ -42,33 +52,42 @@ class ApplyCLIPCleaner(foo.Operator):
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
         inputs = types.Object()
         samples = input_target(ctx, inputs)
-        if input_label_field(ctx, inputs, samples) is not None:
+        if samples is not None and input_label_field(ctx, inputs, samples) is not None:
             input_model(ctx, inputs)
             _input_key(ctx, inputs)
-            input_loading(inputs)
+            input_advanced(ctx, inputs, samples)
+            input_cost(ctx, inputs, samples)
         return types.Property(inputs, view=types.View(label="Apply CLIPCleaner"))
 
     def resolve_run_name(self, ctx: foo.executor.ExecutionContext) -> str:
-        label_field = ctx.params.get("label_field") or "ground_truth"
-        return f"CLIPCleaner on {label_field} with {model_options(ctx.params)['model']}"
+        options = library_options(ctx)
+        label_field = options.get("label_field", "ground_truth")
+        return f"CLIPCleaner on {label_field} with {options['model']}"
 
     def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any] | Iterator[Any]:
         if ctx.delegated:
-            return run_delegated(ctx, lambda progress: _apply(ctx, progress))
+            return run_delegated(ctx, lambda report: _apply(ctx, report))
         return guarded(ctx, "CLIPCleaner", self._steps(ctx))
 
     def _steps(self, ctx: foo.executor.ExecutionContext) -> Iterator[Any]:
-        result = yield from stream(ctx, lambda progress: _apply(ctx, progress))
+        result = yield from stream(ctx, lambda report: _apply(ctx, report))
         yield ctx.ops.reload_dataset()
-        yield from show_verdict(ctx, result["key"], "mislabeled")
+        if result["counts"]["mislabeled"]:
+            yield from show_verdict(ctx, result["key"], "mislabeled")
         yield ctx.ops.set_progress(label="Done", progress=1)
         yield ctx.ops.notify(result["headline"], variant="success")
+
+    def resolve_output(self, ctx: foo.executor.ExecutionContext) -> types.Property:
+        outputs = types.Object()
+        outputs.str("key", label="Key")
+        outputs.str("headline", label="Result")
+        return types.Property(outputs, view=types.View(label="CLIPCleaner"))
 
     def __call__(
         self,
         sample_collection: SampleCollection,
         label_field: str = "ground_truth",
-        key: str = "clipcleaner",
+        key: str = DEFAULT_KEY,
         *,
         delegate: bool = False,
         delegation_target: str | None = None,
@@ -87,45 +106,37 @@ class ApplyCLIPCleaner(foo.Operator):
         Returns:
             a ``CLIPCleanerResults``; a ``fiftyone.operators.executor.ExecutionResult`` if delegated
         """
+        from clipcleaner_plugin.apply import apply_clipcleaner as function
+
         options = {"label_field": label_field, "key": key, **options}
         if delegate:
-            return delegate_call(self.uri, sample_collection, options, delegation_target)
-        from clipcleaner_plugin.apply import apply_clipcleaner
-
-        return apply_clipcleaner(sample_collection, **options)
+            return delegate_call(self.uri, function, sample_collection, options, delegation_target)
+        return function(sample_collection, **options)
 
 
-def _apply(ctx: foo.executor.ExecutionContext, progress: Any) -> dict[str, Any]:
+def _apply(ctx: foo.executor.ExecutionContext, report: Report) -> dict[str, Any]:
     from clipcleaner_plugin.apply import apply_clipcleaner
 
-    results = apply_clipcleaner(
-        ctx.target_view(),
-        progress=progress,
-        **model_options(ctx.params),
-        **run_options(ctx.params),
-        **loading_options(ctx),
-    )
-    return {"key": results.key, "headline": results.headline()}
+    options = {**library_options(ctx), **embeddings_options(ctx.params)}
+    results = apply_clipcleaner(ctx.target_view(), progress=report, **options)
+    return {"key": results.key, "headline": results.headline(), "counts": results.counts()}
 
 
 def _input_key(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> None:
-    key = ctx.params.get("key") or "clipcleaner"
-    problem = key_problem(ctx, key)
     prop = inputs.str(
         "key",
-        default="clipcleaner",
+        default=DEFAULT_KEY,
         required=True,
         label="Key",
         description="The name of this run; its fields and saved views begin with it",
     )
+    key = ctx.params.get("key") or DEFAULT_KEY
+    problem = key_problem(ctx, key)
     if problem:
-        prop.invalid = True
-        prop.error_message = problem
+        invalidate(prop, problem)
     elif is_run(ctx, key):
-        inputs.view(
-            "replaces",
-            types.Warning(
-                label=f"There is a run {key!r} already",
-                description="Executing replaces its scores, verdicts and views",
-            ),
+        warning = types.Warning(
+            label=f"There is a run {key!r} already",
+            description="Executing replaces its scores, verdicts and views",
         )
+        inputs.view("replaces", warning)

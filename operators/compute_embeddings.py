@@ -9,9 +9,10 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
+from .cost import input_cost
 from .forms import input_loading, input_model, input_target
-from .options import delegate_call, loading_options, model_options
-from .running import guarded, run_delegated, stream
+from .options import delegate_call, library_options
+from .running import Report, guarded, run_delegated, stream
 
 
 class ComputeEmbeddings(foo.Operator):
@@ -32,29 +33,39 @@ class ComputeEmbeddings(foo.Operator):
 
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
         inputs = types.Object()
-        input_target(ctx, inputs)
-        input_model(ctx, inputs)
-        inputs.str(
-            "embeddings_field",
-            label="Embeddings field",
-            description="Optional vector field to fill, beside the store on disk that runs read",
-        )
-        input_loading(inputs)
+        samples = input_target(ctx, inputs)
+        if samples is not None:
+            input_model(ctx, inputs)
+            inputs.str(
+                "embeddings_field",
+                label="Embeddings field",
+                description="Optional vector field to fill, beside the store on disk that runs use",
+            )
+            input_loading(inputs)
+            input_cost(ctx, inputs, samples)
         return types.Property(inputs, view=types.View(label="Compute CLIP embeddings"))
 
     def resolve_run_name(self, ctx: foo.executor.ExecutionContext) -> str:
-        return f"CLIP embeddings with {model_options(ctx.params)['model']}"
+        return f"CLIP embeddings with {library_options(ctx)['model']}"
 
     def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any] | Iterator[Any]:
         if ctx.delegated:
-            return run_delegated(ctx, lambda progress: _compute(ctx, progress))
+            return run_delegated(ctx, lambda report: _compute(ctx, report))
         return guarded(ctx, "Computing embeddings", self._steps(ctx))
 
     def _steps(self, ctx: foo.executor.ExecutionContext) -> Iterator[Any]:
-        result = yield from stream(ctx, lambda progress: _compute(ctx, progress))
+        result = yield from stream(ctx, lambda report: _compute(ctx, report))
         yield ctx.ops.reload_dataset()
         yield ctx.ops.set_progress(label="Done", progress=1)
-        yield ctx.ops.notify(_sentence(result), variant="warning" if result["failed"] else "success")
+        variant = "warning" if result["failed"] else "success"
+        yield ctx.ops.notify(_sentence(result), variant=variant)
+
+    def resolve_output(self, ctx: foo.executor.ExecutionContext) -> types.Property:
+        outputs = types.Object()
+        outputs.int("computed", label="Computed")
+        outputs.int("reused", label="There already")
+        outputs.int("failed", label="Unreadable images")
+        return types.Property(outputs, view=types.View(label="CLIP embeddings"))
 
     def __call__(
         self,
@@ -75,27 +86,26 @@ class ComputeEmbeddings(foo.Operator):
         Returns:
             an ``EmbeddingReport``; a ``fiftyone.operators.executor.ExecutionResult`` if delegated
         """
+        from clipcleaner_plugin.embeddings import compute_embeddings as function
+
         if delegate:
-            return delegate_call(self.uri, sample_collection, options, delegation_target)
-        from clipcleaner_plugin.embeddings import compute_embeddings
-
-        return compute_embeddings(sample_collection, **options)
+            return delegate_call(self.uri, function, sample_collection, options, delegation_target)
+        return function(sample_collection, **options)
 
 
-def _compute(ctx: foo.executor.ExecutionContext, progress: Any) -> dict[str, Any]:
+def _compute(ctx: foo.executor.ExecutionContext, report: Report) -> dict[str, Any]:
     from clipcleaner_plugin.embeddings import compute_embeddings
 
-    report = compute_embeddings(
+    done = compute_embeddings(
         ctx.target_view(),
         embeddings_field=ctx.params.get("embeddings_field") or None,
-        progress=progress,
-        **model_options(ctx.params),
-        **loading_options(ctx),
+        progress=report,
+        **library_options(ctx),
     )
     return {
-        "computed": int(report.computed),
-        "reused": int(report.reused),
-        "failed": len(report.failures),
+        "computed": int(done.computed),
+        "reused": int(done.reused),
+        "failed": len(done.failures),
     }
 
 

@@ -1,17 +1,16 @@
-"""Pieces of the operators' forms."""
+"""Pieces of form that several operators share: what to work on, which run, which model."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
+from .options import DEFAULT_MODEL, DEFAULT_TAG, EMBEDDED_MODEL, needs_tag
+
 # Suggestions only: every architecture and tag that open_clip knows can be typed in
-MODELS = {
-    "tiny-clip-digits": (),
+MODELS: dict[str, tuple[str, ...]] = {
     "ViT-B-32": ("openai", "laion2b_s34b_b79k", "datacomp_xl_s13b_b90k"),
     "ViT-B-16": ("openai", "laion2b_s34b_b88k", "datacomp_xl_s13b_b90k"),
     "ViT-L-14": ("openai", "laion2b_s32b_b82k", "datacomp_xl_s13b_b90k"),
@@ -19,35 +18,50 @@ MODELS = {
     "ViT-H-14": ("laion2b_s32b_b79k",),
     "RN50": ("openai", "cc12m"),
     "ViT-B-16-SigLIP": ("webli",),
+    EMBEDDED_MODEL: (),
 }
-DEFAULT_MODEL = "ViT-B-32"
-DEFAULT_TAG = "openai"
 
 
-def needs_tag(model: str) -> bool:
-    """Returns whether the weights are named by a tag, beside the architecture."""
-    return model != "tiny-clip-digits" and not model.startswith("hf-hub:")
-
-
-def input_target(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> SampleCollection:
+def input_target(
+    ctx: foo.executor.ExecutionContext, inputs: types.Object
+) -> SampleCollection | None:
     """Adds the choice of dataset, current view or selected samples, where there is one.
 
-    Named in the form, and not left to FiftyOne, because versions before 1.22 add no choice by themselves.
+    The input is named here, not left to FiftyOne: versions before 1.22 add none by themselves.
 
     Returns:
-        the collection that is chosen at the moment
+        the collection chosen at the moment; None, with a warning that blocks the form, if it is
+        nothing that the library works on
     """
+    from clipcleaner_plugin.targets import check_images
+
+    if not has_dataset(ctx, inputs):
+        return None
     inputs.view_target(ctx)
-    return ctx.target_view()
+    samples = ctx.target_view()
+    try:
+        check_images(samples)
+    except ValueError as error:
+        block(inputs, "CLIPCleaner cannot work on these samples", str(error))
+        return None
+    return samples
+
+
+def has_dataset(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> bool:
+    """Returns whether a dataset is open; blocks the form where none is."""
+    if ctx.dataset is None:
+        block(inputs, "No dataset is open", "Open one and try again")
+        return False
+    return True
 
 
 def input_label_field(
     ctx: foo.executor.ExecutionContext, inputs: types.Object, samples: SampleCollection
 ) -> str | None:
-    """Adds the choice of a Classification field; a warning that blocks the form where there is none.
+    """Adds the choice of a Classification field; blocks the form where there is none.
 
     Returns:
-        the chosen field, None where there is none to choose
+        the chosen field, None where there is none
     """
     fields = label_fields(samples)
     if not fields:
@@ -58,7 +72,6 @@ def input_label_field(
         )
         return None
     default = "ground_truth" if "ground_truth" in fields else fields[0]
-    chosen = ctx.params.get("label_field") or default
     inputs.enum(
         "label_field",
         fields,
@@ -66,8 +79,9 @@ def input_label_field(
         required=True,
         label="Label field",
         description="The labels to examine",
-        view=_choices(types.DropdownView, fields),
+        view=dropdown(fields),
     )
+    chosen = ctx.params.get("label_field") or default
     return chosen if chosen in fields else None
 
 
@@ -83,33 +97,26 @@ def label_fields(samples: SampleCollection) -> list[str]:
 
 def input_model(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> None:
     """Adds the choice of the CLIP and of its weights."""
-    view = types.AutocompleteView(allow_user_input=True)
-    for name in MODELS:
-        view.add_choice(name, label=name)
     inputs.str(
         "model",
         default=DEFAULT_MODEL,
         required=True,
         label="Model",
         description=(
-            "An open_clip architecture, hf-hub:org/name, or the path of a local checkpoint on the "
-            "machine that runs this. tiny-clip-digits knows handwritten digits only, and needs no download"
+            "An open_clip architecture, hf-hub:org/name, or a local checkpoint's path. "
+            f"{EMBEDDED_MODEL} comes with the plugin, for handwritten digits"
         ),
-        view=view,
+        view=suggestions(list(MODELS)),
     )
     model = ctx.params.get("model") or DEFAULT_MODEL
-    if not needs_tag(model):
-        return
-    tags = types.AutocompleteView(allow_user_input=True)
-    for tag in MODELS.get(model, ()):
-        tags.add_choice(tag, label=tag)
-    inputs.str(
-        "pretrained",
-        default=DEFAULT_TAG,
-        label="Weights",
-        description="An open_clip tag, or the path of a local checkpoint file of this architecture",
-        view=tags,
-    )
+    if needs_tag(model):
+        inputs.str(
+            "pretrained",
+            default=DEFAULT_TAG,
+            label="Weights",
+            description="An open_clip tag, or a local checkpoint's path",
+            view=suggestions(list(MODELS.get(model, ()))),
+        )
 
 
 def input_loading(inputs: types.Object) -> None:
@@ -124,39 +131,38 @@ def input_loading(inputs: types.Object) -> None:
         "num_workers",
         min=0,
         label="Decoding processes",
-        description="For delegated runs; immediate ones decode in the App's own process",
+        description="Of scheduled runs; others decode in the App's own process",
     )
 
 
-def input_run(
-    ctx: foo.executor.ExecutionContext, inputs: types.Object, name: str = "key"
-) -> str | None:
-    """Adds the choice of an existing run; a warning that blocks the form where there is none.
+def input_run(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> str | None:
+    """Adds the choice of an existing run; blocks the form where there is none.
 
     Returns:
-        the chosen key, None where there is none to choose
+        the chosen key, None where there is none
     """
     from clipcleaner_plugin.runs import list_runs
 
+    if not has_dataset(ctx, inputs):
+        return None
     keys = sorted(list_runs(ctx.dataset))
     if not keys:
         block(inputs, "This dataset has no CLIPCleaner runs yet", 'Use "Apply CLIPCleaner" first')
         return None
     inputs.enum(
-        name,
+        "key",
         keys,
         default=keys[0],
         required=True,
         label="Run",
-        description="The key of a CLIPCleaner run",
-        view=_choices(types.DropdownView, keys),
+        view=dropdown(keys),
     )
-    chosen = ctx.params.get(name) or keys[0]
+    chosen = ctx.params.get("key") or keys[0]
     return chosen if chosen in keys else None
 
 
 def key_problem(ctx: foo.executor.ExecutionContext, key: str) -> str | None:
-    """Returns why a run cannot have this key, None if it can; an own run of the same key may be there."""
+    """Returns why no run can have this key; None if one can, or one has it already."""
     if not key.isidentifier():
         return "Letters, digits and '_' only, not beginning with a digit"
     if key in ctx.dataset.list_brain_runs() and not is_run(ctx, key):
@@ -174,12 +180,26 @@ def is_run(ctx: foo.executor.ExecutionContext, key: str) -> bool:
 def block(inputs: types.Object, label: str, description: str) -> None:
     """Adds a warning with which the form cannot be executed."""
     prop = inputs.view("blocked", types.Warning(label=label, description=description))
+    invalidate(prop, f"{label}: {description}")
+
+
+def invalidate(prop: types.Property, reason: str) -> None:
+    """Marks an input as wrong, with the reason beside it."""
     prop.invalid = True
-    prop.error_message = f"{label}. {description}"
+    prop.error_message = reason
 
 
-def _choices(view_type: type[types.Choices], values: list[str]) -> types.Choices:
-    view = view_type()
+def dropdown(values: list[str]) -> types.DropdownView:
+    """Returns a dropdown of these values."""
+    view = types.DropdownView()
+    for value in values:
+        view.add_choice(value, label=value)
+    return view
+
+
+def suggestions(values: list[str]) -> types.AutocompleteView:
+    """Returns a text input that proposes these values and takes others."""
+    view = types.AutocompleteView(allow_user_input=True)
     for value in values:
         view.add_choice(value, label=value)
     return view

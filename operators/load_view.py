@@ -30,7 +30,7 @@ class LoadView(foo.Operator):
         return foo.OperatorConfig(
             name="load_view",
             label="Load CLIPCleaner view",
-            description="Show the samples that a run found mislabeled, clean, uncertain or unscorable",
+            description="Show the samples that a run found mislabeled, uncertain or clean",
             icon=ICON,
             dynamic=True,
             risk_level="low",

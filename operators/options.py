@@ -1,45 +1,79 @@
-"""From a form's parameters to the library's arguments."""
+"""From a form's parameters to the library's arguments, and back for delegated calls from Python."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+import json
+import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.core.collections import SampleCollection
 
-from .forms import DEFAULT_MODEL, DEFAULT_TAG, needs_tag
+EMBEDDED_MODEL = "tiny-clip-digits"
+DEFAULT_MODEL = "ViT-B-32"
+DEFAULT_TAG = "openai"
 
-METHOD_OPTIONS = ("theta_gmm", "theta_cons", "temperature", "folds", "seed")
+# The choice of "embeddings" that is neither a field nor a brain key; no field can have this name
+COMPUTE = "<compute>"
 
-
-def model_options(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arguments that choose the CLIP."""
-    model = params.get("model") or DEFAULT_MODEL
-    tag = (params.get("pretrained") or DEFAULT_TAG) if needs_tag(model) else None
-    return {"model": model, "pretrained": tag}
-
-
-def loading_options(ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
-    """Returns the arguments that concern speed; the App's server must not fork, a worker may."""
-    workers = ctx.params.get("num_workers") if ctx.delegated else 0
-    return {"batch_size": ctx.params.get("batch_size"), "num_workers": workers}
+_BASIC = ("label_field", "key", "model", "pretrained")
+_PASSED_ON = (
+    "label_field", "key", "classes", "class_prompts", "theta_gmm", "theta_cons", "temperature",
+    "folds", "seed", "preprocess", "batch_size", "device", "skip_failures",
+)  # fmt: skip
 
 
-def run_options(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the arguments of a run beside its model; what is not set is left to the library."""
-    names = ("label_field", "key", "embeddings", "class_prompts", *METHOD_OPTIONS)
-    options = {name: params[name] for name in names if params.get(name) not in (None, "")}
-    if params.get("embeddings_field"):
-        options["embeddings_field"] = params["embeddings_field"]
-    elif not params.get("store_embeddings", True):
-        options["embeddings_field"] = None
+def needs_tag(model: str) -> bool:
+    """Returns whether weights must be named beside the model: it is an architecture's name."""
+    is_file = os.sep in model or model.endswith((".pt", ".pth", ".safetensors"))
+    return model != EMBEDDED_MODEL and not model.startswith("hf-hub:") and not is_file
+
+
+def library_options(ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
+    """Returns the library's arguments; what the form leaves open is left to the library.
+
+    Args:
+        ctx: the operator's execution context
+
+    Returns:
+        keyword arguments, those aside that the two library functions do not share in meaning:
+        samples, progress, and where embeddings come from and go to
+    """
+    params = in_force(ctx.params)
+    options = {name: params[name] for name in _PASSED_ON if params.get(name) not in (None, "")}
+    options["model"] = model = params.get("model") or DEFAULT_MODEL
+    options["pretrained"] = (params.get("pretrained") or DEFAULT_TAG) if needs_tag(model) else None
+    # The App's server has threads and must not fork; a worker may
+    options["num_workers"] = params.get("num_workers") if ctx.delegated else 0
     return options
+
+
+def embeddings_options(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of a run that say where embeddings come from and go to."""
+    params = in_force(params)
+    source = params.get("embeddings") or COMPUTE
+    if source == COMPUTE:
+        if params.get("embeddings_field"):
+            return {"embeddings_field": params["embeddings_field"]}
+        return {} if params.get("store_embeddings", True) else {"embeddings_field": None}
+    if params.get("use_names", True):
+        return {"embeddings": source}
+    return {"embeddings": source, "model": None, "pretrained": None}
+
+
+def in_force(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the parameters that count: what the user has hidden again does not."""
+    if params.get("advanced") is False:
+        return {name: value for name, value in params.items() if name in _BASIC}
+    return dict(params)
 
 
 def delegate_call(
     uri: str,
+    function: Callable[..., Any],
     samples: SampleCollection,
     options: Mapping[str, Any],
     delegation_target: str | None,
@@ -48,26 +82,41 @@ def delegate_call(
 
     Args:
         uri: the operator
+        function: the library function that it calls in the end
         samples: the dataset or view to work on
-        options: the library's arguments, JSON values only: they are stored with the operation
+        options: the function's arguments; JSON values, for they are stored until they are used
         delegation_target: the orchestrator to queue it on
 
     Returns:
         a ``fiftyone.operators.executor.ExecutionResult``
 
     Raises:
-        TypeError: if an option is no JSON value
+        TypeError: if the function has no such option, or it cannot be stored
     """
+    inspect.signature(function).bind(samples, **options)
     for name, value in options.items():
-        if not isinstance(value, str | int | float | bool | None):
+        try:
+            json.dumps(value)
+        except TypeError:
             raise TypeError(
-                f"{name} is a {type(value).__name__}; a delegated call takes strings and numbers only: "
-                "store embeddings in a field and prompts in a file, and name those"
-            )
-    params = {name: value for name, value in options.items() if value is not None}
-    if "embeddings_field" in options and options["embeddings_field"] is None:
-        params["store_embeddings"] = False
+                f"{name} is a {type(value).__name__}, which a delegated call cannot carry: store "
+                "embeddings in a field and prompts in a file, and name those"
+            ) from None
     ctx = {"view": samples} if isinstance(samples, fo.DatasetView) else {"dataset": samples}
     return foo.execute_operator(
-        uri, ctx, params=params, request_delegation=True, delegation_target=delegation_target
+        uri,
+        ctx,
+        params=_params(options),
+        request_delegation=True,
+        delegation_target=delegation_target,
     )
+
+
+def _params(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Says None in the form's words, for which an option that is None is one not given."""
+    params = {name: value for name, value in options.items() if value is not None}
+    if "model" in options and options["model"] is None:
+        params["use_names"] = False
+    if "embeddings_field" in options and options["embeddings_field"] is None:
+        params["store_embeddings"] = False
+    return params

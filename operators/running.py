@@ -1,9 +1,10 @@
 """Runs a long library call for an operator: progress out, cancellation in, failures in words.
 
-Immediate runs are generators. The library works in a thread of its own and the generator looks at its
-progress a few times a second, so that the App's server always gets a message soon after the browser went
-away; the closed generator then stops the work at its next progress report. Delegated runs call the library
-in the worker's own thread and stop when somebody marks the operation as failed.
+Immediate runs are generators. The library works in a thread of its own and the generator looks at
+its progress a few times a second, so that the App's server always has a message to send soon after
+the browser went away; the closed generator then stops the work at its next progress report.
+Delegated runs call the library in the worker's thread, and stop when the operation is marked as
+failed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -20,12 +21,14 @@ import fiftyone.operators as foo
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Work = Callable[[Callable[[Any], None]], T]
+# Takes a ``fiftyone.core.utils.ProgressBar``; what the library calls a progress callable
+Report = Callable[[Any], None]
+Work = Callable[[Report], T]
 
 LIBRARY_LOGGER = "clipcleaner_plugin"
 
-# Seconds between two looks at the work, and the longest silence towards the App: only while it receives
-# messages does the server notice that the browser has gone
+# Seconds between two looks at the work, and the longest silence towards the App: the server notices
+# that the browser has gone only while it sends
 _POLL = 0.2
 _HEARTBEAT = 2.0
 
@@ -34,7 +37,7 @@ _DELEGATED_INTERVAL = 2.0
 
 
 class Cancelled(BaseException):
-    """Stops the library from its progress callback; like KeyboardInterrupt, no ``except Exception`` holds it."""
+    """Stops the library from its progress callback, past every ``except Exception`` like Ctrl-C."""
 
 
 class Progress:
@@ -104,7 +107,7 @@ def _stages(progress: Progress, changed: Callable[[], None] = lambda: None) -> I
         library.setLevel(level)
 
 
-def stream(ctx: foo.executor.ExecutionContext, work: Work[T]) -> Iterator[Any]:
+def stream(ctx: foo.executor.ExecutionContext, work: Work[T]) -> Generator[Any, None, T]:
     """Runs the work in a thread and yields its progress to the App; for immediate runs.
 
     Args:
@@ -196,8 +199,8 @@ def _was_failed(operation: Any) -> bool:
 def guarded(ctx: foo.executor.ExecutionContext, name: str, steps: Iterator[Any]) -> Iterator[Any]:
     """Passes the steps of an immediate run on and says in the App why it failed, if it does.
 
-    The App shows nothing of an exception inside a generator. It is raised again after the message, for the
-    server's log and for callers from Python.
+    The App shows nothing of an exception inside a generator. It is raised again after the message,
+    for the server's log and for callers from Python.
 
     Args:
         ctx: the operator's execution context
