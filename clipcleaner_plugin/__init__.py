@@ -8,8 +8,8 @@ Importing this package adds ``apply_clipcleaner`` to every FiftyOne dataset and 
     results = fo.load_dataset("photos").apply_clipcleaner("ground_truth")
     print(results.summary())
 
-The array functions (``cc.score_labels``) know nothing of FiftyOne; everything heavy (torch, open_clip,
-scikit-learn) is imported when it is first used.
+The array functions (``cc.score_labels``) know nothing of FiftyOne; everything heavy (torch,
+open_clip, scikit-learn) is imported when it is first used.
 """
 
 from __future__ import annotations

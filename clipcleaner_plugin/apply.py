@@ -14,11 +14,10 @@ import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
-from .brain import CLIPCleaner, CLIPCleanerConfig, embeddings_field_name
+from .brain import CLIPCleaner, CLIPCleanerConfig, check_key_name, embeddings_field_name
 from .embeddings import (
     ModelSource,
     check_vector_field,
-    dataset_store,
     embed_samples,
     fill_vector_field,
     given_embeddings,
@@ -105,7 +104,7 @@ def apply_clipcleaner(
         num_workers (None): decoding processes; None = chosen by the machine
         device (None): "cuda", "mps" or "cpu"; None = the best one at hand
         skip_failures (True): whether unreadable images become "unscorable" instead of raising
-        progress (None): as in FiftyOne: True, False, None, or a callable that takes the progress bar
+        progress (None): as in FiftyOne: True, False, None, or a callable that takes the bar
 
     Returns:
         a :class:`clipcleaner_plugin.results.CLIPCleanerResults`
@@ -119,6 +118,8 @@ def apply_clipcleaner(
     check_images(samples)
     check_label_field(samples, label_field)
     _check_sources(model, embeddings, text_features)
+    if embeddings is not None and text_features is not None:
+        model = pretrained = None  # both sides are given: no model has a part in this run
     if embeddings is not None:
         embeddings_field = None
     elif embeddings_field == AUTO:
@@ -126,16 +127,23 @@ def apply_clipcleaner(
     dataset = samples._root_dataset
     _check_key(dataset, key, label_field)
     targets = read_targets(samples, label_field, classes)
-    prompts = _prompts(targets.classes, class_prompts) if _needs_text(model, text_features) else []
+    prompts = _prompts(targets.classes, class_prompts) if model is not None else []
 
     identity = _identity(model, pretrained, preprocess)
     if embeddings_field is not None:
         _check_embeddings_field(dataset, key, embeddings_field, identity)
     source = ModelSource(model or "", pretrained, preprocess, device)
     image_features, embedded = _image_features(
-        samples, targets, embeddings, identity, source,
-        batch_size=batch_size, num_workers=num_workers, skip_failures=skip_failures, progress=progress,
-    )  # fmt: skip
+        samples,
+        targets,
+        embeddings,
+        identity,
+        source,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        skip_failures=skip_failures,
+        progress=progress,
+    )
     features = _text_features(text_features, targets.classes, prompts, source)
 
     from .scoring import score_labels
@@ -203,18 +211,12 @@ def _check_sources(model: str | None, embeddings: Any, text_features: Any) -> No
         )
 
 
-def _needs_text(model: str | None, text_features: Any) -> bool:
-    return model is not None and text_features is None
-
-
 def _check_key(dataset: fo.Dataset, key: str, label_field: str) -> None:
-    if not isinstance(key, str) or not key.isidentifier():
-        raise ValueError(
-            f"key {key!r} is not a valid name: letters, digits and '_', not beginning with a digit"
-        )
+    check_key_name(key)
     if label_field in result_fields(key):
         raise ValueError(
-            f"label_field {label_field!r} is a field that this run would overwrite; choose another key"
+            f"label_field {label_field!r} is a field that this run would overwrite; "
+            "choose another key"
         )
     run = _existing_run(dataset, key)
     if run is not None:
@@ -226,8 +228,8 @@ def _check_key(dataset: fo.Dataset, key: str, label_field: str) -> None:
     taken = [field for field in result_fields(key) if dataset.has_sample_field(field)]
     if taken:
         raise ValueError(
-            f"key {key!r} would overwrite fields that no run of this key wrote: {', '.join(taken)}; "
-            "choose another key, or delete them"
+            f"key {key!r} would overwrite fields that no run of this key wrote: "
+            f"{', '.join(taken)}; choose another key, or delete them"
         )
 
 
@@ -296,7 +298,8 @@ def _image_features(
     if np.isnan(features).all():
         first, reason = next(iter(report.failures.items()))
         raise ValueError(
-            f"none of the {len(targets.ids)} images could be read, for example sample {first}: {reason}"
+            f"none of the {len(targets.ids)} images could be read, for example sample {first}: "
+            f"{reason}"
         )
     return features, _Embedded(report, store)
 
@@ -343,9 +346,7 @@ def _registrable(samples: SampleCollection) -> SampleCollection:
     return samples
 
 
-def _write_results(
-    dataset: fo.Dataset, prefix: str, targets: Targets, scores: LabelScores
-) -> None:
+def _write_results(dataset: fo.Dataset, prefix: str, targets: Targets, scores: LabelScores) -> None:
     logger.info("Writing fields")
     declare_fields(dataset, prefix)
     ids = targets.ids

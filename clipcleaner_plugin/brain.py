@@ -1,7 +1,7 @@
 """The brain run: what FiftyOne stores, lists, renames and deletes under a run's key.
 
-The two class names are part of every saved run (FiftyOne looks the method up as the config's class name
-without ``Config``), so they and this module's path must never change.
+The two class names are part of every saved run (FiftyOne looks the method up as the config's
+class name without ``Config``), so they and this module's path must never change.
 """
 
 from __future__ import annotations
@@ -100,9 +100,7 @@ class CLIPCleaner(fob.BrainMethod):
         if dataset.list_brain_runs(method=self.config.method, model_identity=identity) == [key]:
             dataset_store(dataset, identity).delete()
 
-    def rename(
-        self, samples: fo.core.collections.SampleCollection, key: str, new_key: str
-    ) -> None:
+    def rename(self, samples: fo.core.collections.SampleCollection, key: str, new_key: str) -> None:
         dataset, config = samples._root_dataset, self.config
         fields.rename_fields(dataset, config.prefix, new_key)
         fields.delete_views(dataset, config.prefix)
@@ -114,8 +112,19 @@ class CLIPCleaner(fob.BrainMethod):
         config.prefix = new_key
         fields.save_views(dataset, new_key)
         self.update_run_config(dataset, key, config)
+        cached = getattr(dataset, self._results_cache_field()).get(key)
+        if cached is not None:
+            cached._config = config
 
 
 def embeddings_field_name(prefix: str) -> str:
     """Returns the vector field that a run writes unless the user names another one."""
     return f"{prefix}_embedding"
+
+
+def check_key_name(key: str) -> None:
+    """Raises ValueError unless ``key`` can name a run and begin the names of its fields."""
+    if not isinstance(key, str) or not key.isidentifier():
+        raise ValueError(
+            f"key {key!r} is not a valid name: letters, digits and '_', not beginning with a digit"
+        )

@@ -1,4 +1,4 @@
-"""Embeddings of a FiftyOne collection: computed into the durable store, or taken from where the user has them."""
+"""Embeddings of a collection: computed into the durable store, or taken from where they are."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
-from .targets import check_images
 from .fields import write_values
+from .targets import check_images
 
 if TYPE_CHECKING:
     from .embed import EmbeddingReport
@@ -52,7 +52,7 @@ def compute_embeddings(
         num_workers (None): decoding processes; None = chosen by the machine
         device (None): "cuda", "mps" or "cpu"; None = the best one at hand
         skip_failures (True): whether to report unreadable images instead of raising
-        progress (None): as in FiftyOne: True, False, None, or a callable that takes the progress bar
+        progress (None): as in FiftyOne: True, False, None, or a callable that takes the bar
 
     Returns:
         an :class:`clipcleaner_plugin.embed.EmbeddingReport`
@@ -142,13 +142,14 @@ def check_vector_field(dataset: fo.Dataset, field_name: str, identity: str) -> N
         return
     if not isinstance(field, fo.VectorField):
         raise ValueError(
-            f"embeddings_field {field_name!r} exists as a {type(field).__name__}; choose another name"
+            f"embeddings_field {field_name!r} exists as a {type(field).__name__}; choose another "
+            "name"
         )
     found = (field.info or {}).get(IDENTITY)
     if found != identity:
         raise ValueError(
-            f"embeddings_field {field_name!r} holds vectors of {found or 'an unknown model'}, not of "
-            f"{identity}; choose another name, or delete the field first"
+            f"embeddings_field {field_name!r} holds vectors of {found or 'an unknown model'}, not "
+            f"of {identity}; choose another name, or delete the field first"
         )
 
 
@@ -171,7 +172,7 @@ def fill_vector_field(
             description=f"CLIP image embeddings of {store.identity}",
             info={IDENTITY: store.identity},
         )
-    # An image that can no longer be read has no embedding: the vector of its former contents must go
+    # The vector of an image that can no longer be read is that of its former contents: it must go
     lost = samples.select(list(report.failures)).exists(field_name).values("id")
     if lost:
         write_values(dataset, field_name, dict.fromkeys(lost))
@@ -234,8 +235,8 @@ def _from_field(samples: SampleCollection, field_name: str, identity: str | None
     found = info.get(IDENTITY)
     if identity is not None and found is not None and found != identity:
         raise ValueError(
-            f"embeddings field {field_name!r} holds vectors of {found}, but the class names would be "
-            f"embedded by {identity}; name the same model, or compute embeddings with this one"
+            f"embeddings field {field_name!r} holds vectors of {found}, but the class names would "
+            f"be embedded by {identity}; name the same model, or compute embeddings with this one"
         )
     values = samples.values(field_name)
     return _stack(values, f"embeddings field {field_name!r}")
@@ -268,8 +269,8 @@ def _stack(values: Sequence[Any], where: str) -> np.ndarray:
             continue
         if np.ndim(vector) != 1 or len(vector) != dim:
             raise ValueError(
-                f"{where} mixes shapes: ({dim},) and {np.shape(vector)} (row {i}); all vectors must be "
-                "of one model"
+                f"{where} mixes shapes: ({dim},) and {np.shape(vector)} (row {i}); all vectors "
+                "must be of one model"
             )
         out[i] = vector
     return out

@@ -1,4 +1,4 @@
-"""What a run writes to a dataset: the names, types and indexes of its fields, and its saved views."""
+"""What a run writes to a dataset: names, types and indexes of its fields, and its saved views."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _DESCRIPTIONS = {
     "score": "Probability that the given label is right; lower is more suspicious",
     "verdict": "clean | mislabeled | uncertain | unscorable",
     "suggestion": "The label that words and images together support most",
-    "zeroshot_loss": "Log-probability of the given label by its name, scaled to [0, 1] in its class",
+    "zeroshot_loss": "Log-probability of the given label by its name, in [0, 1] within its class",
     "zeroshot_consistency": "Probability of the given label by its name, over the largest",
-    "visual_loss": "Log-probability of the given label by its looks, scaled to [0, 1] in its class",
+    "visual_loss": "Log-probability of the given label by its looks, in [0, 1] within its class",
     "visual_consistency": "Probability of the given label by its looks, over the largest",
 }
 

@@ -1,4 +1,4 @@
-"""What a finished run offers: summary, views, confusions, noise rates, evaluation, new thresholds."""
+"""What a finished run offers: summary, views, confusions, noise rates, evaluation, reselection."""
 
 from __future__ import annotations
 
@@ -55,9 +55,7 @@ class Summary:
         lines += [f"    {n} x {reason}" for reason, n in self.unscorable.items()]
         lines.append(f"estimated noise rate {_percent(self.noise)}")
         noisiest = sorted(self.by_class.items(), key=lambda item: -np.nan_to_num(item[1].rate))
-        lines += [
-            f"  {name:<20} {_percent(rate)} of {rate.count}" for name, rate in noisiest[:10]
-        ]
+        lines += [f"  {name:<20} {_percent(rate)} of {rate.count}" for name, rate in noisiest[:10]]
         if len(noisiest) > 10:
             lines.append(f"  ... and {len(noisiest) - 10} more classes: results.noise_rates()")
         lines.append(f"weight of the class names {self.language_weight:.2f}")

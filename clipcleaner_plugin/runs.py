@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
-from .brain import embeddings_field_name
+from .brain import check_key_name, embeddings_field_name
 from .fields import result_fields
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ def rename_run(samples: SampleCollection, key: str, new_key: str) -> None:
     """
     _check_run(samples, key)
     dataset: fo.Dataset = samples._root_dataset
-    if not isinstance(new_key, str) or not new_key.isidentifier():
-        raise ValueError(
-            f"key {new_key!r} is not a valid name: letters, digits and '_', not beginning with a digit"
-        )
+    check_key_name(new_key)
     if new_key in dataset.list_brain_runs():
         raise ValueError(f"there is a brain run {new_key!r} already; choose another name")
     fields = [*result_fields(new_key), embeddings_field_name(new_key)]

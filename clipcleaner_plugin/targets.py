@@ -67,7 +67,8 @@ def check_label_field(samples: SampleCollection, label_field: str) -> None:
         raise ValueError(f"there is no field {label_field!r}; {choice}")
     found = document_type.__name__ if document_type else type(field).__name__
     raise ValueError(
-        f"field {label_field!r} is a {found}, but label_field must hold Classification labels; {choice}"
+        f"field {label_field!r} is a {found}, but label_field must hold Classification labels; "
+        f"{choice}"
     )
 
 
