@@ -43,7 +43,11 @@ class Environment:
         env = {**self.env, "PIP_FIND_LINKS": str(self.index) if pip_works else "", **extra}
         return subprocess.run(
             [str(self.python), "-m", "clipcleaner_plugin.mongod"],
-            **{"env": env, "capture_output": True, "text": True, "timeout": 120},
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
         )
 
 
