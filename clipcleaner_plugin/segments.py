@@ -94,12 +94,13 @@ def read_batches(folder: Path, name: str, dim: int, offset: int) -> tuple[list[B
     """
     with (folder / (name + INDEX_SUFFIX)).open("rb") as file:
         file.seek(offset)
-        lines = file.read()
-    whole = lines[: lines.rfind(b"\n") + 1]
+        text = file.read()
+    whole = text[: text.rfind(b"\n") + 1]
     if not whole:
         return [], offset
     vectors = map_vectors(folder, name, dim)
-    batches = list(_sound_batches(whole.splitlines(), vectors, dim, f"{folder / name}"))
+    lines = whole[:-1].split(b"\n")
+    batches = list(_sound_batches(lines, vectors, dim, f"{folder / name}"))
     return batches, offset + len(whole)
 
 
@@ -132,7 +133,8 @@ def _check_vectors(batch: Batch, vectors: np.ndarray, dim: int) -> None:
 def map_vectors(folder: Path, name: str, dim: int) -> np.ndarray:
     """Returns a segment's whole rows, (rows, dim) float32, memory-mapped read-only."""
     path = folder / (name + VECTORS_SUFFIX)
-    rows = path.stat().st_size // (DTYPE.itemsize * dim)
+    size = path.stat().st_size if path.exists() else 0
+    rows = size // (DTYPE.itemsize * dim)
     if rows == 0:  # an empty file cannot be mapped
         return np.empty((0, dim), dtype=DTYPE)
     return np.memmap(path, dtype=DTYPE, mode="r", shape=(rows, dim))

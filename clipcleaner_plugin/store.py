@@ -159,6 +159,12 @@ class EmbeddingStore:
             self._forget()
         if self.dim is None:
             return
+        try:
+            self._read_new(names, self.dim)
+        except FileNotFoundError:  # deleted just now
+            self._forget()
+
+    def _read_new(self, names: list[str], dim: int) -> None:
         for name in names:
             if name not in self._offsets:
                 self._offsets[name] = 0
@@ -166,7 +172,7 @@ class EmbeddingStore:
             offset = self._offsets[name]
             if (self.folder / (name + INDEX_SUFFIX)).stat().st_size == offset:
                 continue
-            batches, self._offsets[name] = read_batches(self.folder, name, self.dim, offset)
+            batches, self._offsets[name] = read_batches(self.folder, name, dim, offset)
             segment = self._names.index(name)
             for batch in batches:
                 self._take(segment, batch)
@@ -251,7 +257,8 @@ class StoreWriter:
             ValueError: if lengths differ, a vector is not finite, or d is not the store's
             OSError: if the disk is full or fails; earlier batches stay
         """
-        vectors = np.asarray(vectors)
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, and is refused
+            vectors = np.asarray(vectors, dtype=np.float32)
         if vectors.ndim != 2 or not len(ids) == len(stamps) == len(vectors):
             raise ValueError(
                 f"{len(ids)} ids and {len(stamps)} stamps need vectors of shape ({len(ids)}, d), "
