@@ -2,13 +2,75 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
+import threading
+from typing import Any
+
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
+
+from .forms import block
+from .options import COMPUTE, in_force, library_options
+
+# Beyond this, comparing ids with the store takes longer than one waits for a form
+_COUNTED = 20_000
 
 
 def input_cost(
     ctx: foo.executor.ExecutionContext, inputs: types.Object, samples: SampleCollection
 ) -> None:
-    """Adds a line with the number of samples, of missing embeddings, and the device."""
-    inputs.view("cost", types.Notice(label=f"{len(samples):,} samples"))
+    """Adds a line with the number of samples, of missing embeddings, and the device.
+
+    Blocks the form where the model is not one that can be had. Both need the model library, which
+    takes seconds to load: until it is there, the line has the number of samples only.
+    """
+    n = samples.count()
+    facts = [f"{n:,} samples"]
+    if in_force(ctx.params).get("embeddings", COMPUTE) == COMPUTE and _loaded("open_clip"):
+        options = library_options(ctx)
+        try:
+            if n <= _COUNTED and _names_itself(options):
+                facts.append(f"{_missing(samples, options):,} embeddings to compute")
+            facts.append(f"on {_device(options)}")
+        except ValueError as error:
+            block(inputs, "This model cannot be used", str(error))
+            return
+    notice = types.Notice(
+        label=", ".join(facts),
+        description="Reloading this page stops a run; embeddings computed until then are kept",
+    )
+    inputs.view("cost", notice)
+
+
+def _names_itself(options: dict[str, Any]) -> bool:
+    """Whether the identity is known without reading large files or asking the network."""
+    named = f"{options['model']} {options['pretrained'] or ''}"
+    return os.sep not in named and not named.startswith("hf-hub:")
+
+
+def _missing(samples: SampleCollection, options: dict[str, Any]) -> int:
+    from clipcleaner_plugin.embeddings import dataset_store
+    from clipcleaner_plugin.models import model_identity
+
+    identity = model_identity(
+        options["model"], options["pretrained"], preprocess=options.get("preprocess")
+    )
+    stored = dataset_store(samples._root_dataset, identity).stamps()
+    return sum(sample_id not in stored for sample_id in samples.values("id"))
+
+
+def _device(options: dict[str, Any]) -> str:
+    from clipcleaner_plugin.models import choose_device
+
+    return str(choose_device(options.get("device")))
+
+
+def _loaded(module: str) -> bool:
+    """Whether a module is loaded; begins to load it in the background if not."""
+    if module in sys.modules:
+        return not getattr(sys.modules[module].__spec__, "_initializing", False)
+    threading.Thread(target=importlib.import_module, args=(module,), daemon=True).start()
+    return False

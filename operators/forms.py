@@ -7,7 +7,9 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
-from .options import DEFAULT_MODEL, DEFAULT_TAG, EMBEDDED_MODEL, needs_tag
+from clipcleaner_plugin.model_names import TINY_CLIP
+
+from .options import DEFAULT_MODEL, DEFAULT_TAG, needs_tag
 
 # Suggestions only: every architecture and tag that open_clip knows can be typed in
 MODELS: dict[str, tuple[str, ...]] = {
@@ -18,7 +20,7 @@ MODELS: dict[str, tuple[str, ...]] = {
     "ViT-H-14": ("laion2b_s32b_b79k",),
     "RN50": ("openai", "cc12m"),
     "ViT-B-16-SigLIP": ("webli",),
-    EMBEDDED_MODEL: (),
+    TINY_CLIP: (),
 }
 
 
@@ -104,7 +106,7 @@ def input_model(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> Non
         label="Model",
         description=(
             "An open_clip architecture, hf-hub:org/name, or a local checkpoint's path. "
-            f"{EMBEDDED_MODEL} comes with the plugin, for handwritten digits"
+            f"{TINY_CLIP} comes with the plugin, for handwritten digits"
         ),
         view=suggestions(list(MODELS)),
     )

@@ -93,5 +93,5 @@ def _slider(inputs: types.Object, name: str, default: float, label: str, descrip
         max=1,
         label=label,
         description=description,
-        view=types.SliderView(),
+        view=types.SliderView(label_position="top", value_precision=2),
     )

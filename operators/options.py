@@ -12,7 +12,8 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.core.collections import SampleCollection
 
-EMBEDDED_MODEL = "tiny-clip-digits"
+from clipcleaner_plugin.model_names import TINY_CLIP
+
 DEFAULT_MODEL = "ViT-B-32"
 DEFAULT_TAG = "openai"
 
@@ -29,7 +30,7 @@ _PASSED_ON = (
 def needs_tag(model: str) -> bool:
     """Returns whether weights must be named beside the model: it is an architecture's name."""
     is_file = os.sep in model or model.endswith((".pt", ".pth", ".safetensors"))
-    return model != EMBEDDED_MODEL and not model.startswith("hf-hub:") and not is_file
+    return model != TINY_CLIP and not model.startswith("hf-hub:") and not is_file
 
 
 def library_options(ctx: foo.executor.ExecutionContext) -> dict[str, Any]:

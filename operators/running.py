@@ -87,7 +87,7 @@ class _StageHandler(logging.Handler):
         self._changed = changed
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.thread == self._thread:
+        if record.thread == self._thread and record.levelno == logging.INFO:
             self._progress.enter_stage(record.getMessage())
             self._changed()
 
