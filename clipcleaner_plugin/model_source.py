@@ -25,7 +25,7 @@ FOLDER_PREFIX = "local-dir:"
 
 
 @dataclass(frozen=True)
-class ModelSource:
+class ResolvedModel:
     """Everything that decides what features a model gives.
 
     Attributes:
@@ -66,7 +66,7 @@ def resolve(
     model: str | os.PathLike[str],
     pretrained: str | os.PathLike[str] | None = DEFAULT_PRETRAINED,
     preprocess: Mapping[str, Any] | None = None,
-) -> ModelSource:
+) -> ResolvedModel:
     """Finds out which model is meant; only a "hf-hub:" model asks the network (for its
     configuration).
 
@@ -120,7 +120,7 @@ def _refuse_pretrained(model: str, pretrained: str) -> None:
         )
 
 
-def _from_builtin(name: str, pretrained: str, overrides: dict[str, Any]) -> ModelSource:
+def _from_builtin(name: str, pretrained: str, overrides: dict[str, Any]) -> ResolvedModel:
     import open_clip
 
     if not pretrained:
@@ -135,7 +135,7 @@ def _from_builtin(name: str, pretrained: str, overrides: dict[str, Any]) -> Mode
         where = f"{name}/{tag_name}"
         # With and without the suffix it is one and the same model, so it must have one identity.
         readable = f"{name.removesuffix('-quickgelu')}/{tag_name}"
-        return ModelSource(
+        return ResolvedModel(
             readable,
             name,
             config,
@@ -153,10 +153,10 @@ def _from_builtin(name: str, pretrained: str, overrides: dict[str, Any]) -> Mode
 
 def _from_folder(
     folder: Path, overrides: dict[str, Any], readable: str, weights: Path | None = None
-) -> ModelSource:
+) -> ResolvedModel:
     document = _read_config(folder / CONFIG_NAME)
     config = document["model_cfg"]
-    return ModelSource(
+    return ResolvedModel(
         readable,
         f"{FOLDER_PREFIX}{folder}",
         config,
@@ -168,7 +168,7 @@ def _from_folder(
     )
 
 
-def _from_file(path: Path, architecture: str | None, overrides: dict[str, Any]) -> ModelSource:
+def _from_file(path: Path, architecture: str | None, overrides: dict[str, Any]) -> ResolvedModel:
     import open_clip
 
     if path.suffix not in SUFFIXES:
@@ -185,7 +185,7 @@ def _from_file(path: Path, architecture: str | None, overrides: dict[str, Any]) 
             f"pass model='ViT-B-32' (its architecture) with pretrained={str(path)!r}"
         )
     config = open_clip.get_model_config(architecture)
-    return ModelSource(
+    return ResolvedModel(
         f"{architecture}/{path.name}",
         architecture,
         config,
@@ -240,7 +240,7 @@ def _dig(config: Mapping[str, Any], key: Iterable[str]) -> Any:
     return value
 
 
-def _from_hub(name: str, overrides: dict[str, Any]) -> ModelSource:
+def _from_hub(name: str, overrides: dict[str, Any]) -> ResolvedModel:
     from open_clip.pretrained import download_pretrained_from_hf
 
     repository = name.removeprefix(HUB_PREFIX)
@@ -254,7 +254,7 @@ def _from_hub(name: str, overrides: dict[str, Any]) -> ModelSource:
     config = document["model_cfg"]
     quick_gelu = bool(config.get("quick_gelu")) or "openai" in repository.rpartition("/")[2].lower()
     base = document.get("preprocess_cfg") or {}
-    return ModelSource(
+    return ResolvedModel(
         name, name, config, complete_preprocess(name, config, base, overrides), quick_gelu
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from .checkpoints import describe, load_weights
 from .model_names import TINY_CLIP
-from .model_source import DEFAULT_PRETRAINED, ModelSource, download_failure, resolve
+from .model_source import DEFAULT_PRETRAINED, ResolvedModel, download_failure, resolve
 
 if TYPE_CHECKING:
     import torch
@@ -222,7 +222,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     return chosen
 
 
-def _download(source: ModelSource) -> Path:
+def _download(source: ResolvedModel) -> Path:
     from open_clip import pretrained
 
     logger.info("Getting the weights of %s (downloaded once, then cached)", source.readable)
@@ -234,7 +234,7 @@ def _download(source: ModelSource) -> Path:
         raise ValueError(download_failure(source.readable, error)) from error
 
 
-def _build(source: ModelSource) -> tuple[torch.nn.Module, Callable[[Image], torch.Tensor]]:
+def _build(source: ResolvedModel) -> tuple[torch.nn.Module, Callable[[Image], torch.Tensor]]:
     """The architecture without weights, and the validation transform that open_clip itself would
     give."""
     import open_clip
@@ -260,7 +260,7 @@ def _build(source: ModelSource) -> tuple[torch.nn.Module, Callable[[Image], torc
     return module, image_transform_v2(PreprocessCfg(**source.preprocess), is_train=False)
 
 
-def _tokenizer(source: ModelSource) -> Callable[[list[str]], torch.Tensor]:
+def _tokenizer(source: ResolvedModel) -> Callable[[list[str]], torch.Tensor]:
     import open_clip
 
     try:

@@ -28,7 +28,7 @@ from clipcleaner_plugin.digits import DIGIT_NAMES, Half, load_half, render
 logger = logging.getLogger(__name__)
 
 FOLDER = Path(__file__).resolve().parent
-STEPS, SEED, THREADS = 1200, 51, 2
+STEPS, SEED, THREADS = 1200, 51, 1
 GROUPS = 12  # a step sees 12 groups of ten images, each group one of every digit
 LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 3e-3, 0.05, 0.1
 MAX_LOGIT_SCALE = 100.0  # CLIP's own ceiling; starting there keeps cosines to CLIP's usual spread
