@@ -295,6 +295,8 @@ def _image_features(
     assert identity is not None
     report, store = embed_samples(samples, identity, source, **options)
     features = store.read(targets.ids)
+    # The store may know the former contents of a file that cannot be read any more
+    features[[i in report.failures for i in targets.ids]] = np.nan
     if np.isnan(features).all():
         first, reason = next(iter(report.failures.items()))
         raise ValueError(

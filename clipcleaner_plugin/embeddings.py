@@ -176,8 +176,10 @@ def fill_vector_field(
     lost = samples.select(list(report.failures)).exists(field_name).values("id")
     if lost:
         write_values(dataset, field_name, dict.fromkeys(lost))
+    if not store.dim:
+        return
     ids = samples.exists(field_name, False).values("id")
-    ids = list(dict.fromkeys([*ids, *report.computed_ids]))
+    ids = [i for i in dict.fromkeys([*ids, *report.computed_ids]) if i not in report.failures]
     logger.info("Writing embeddings to field %s", field_name)
     for start in range(0, len(ids), 10_000):
         part = ids[start : start + 10_000]

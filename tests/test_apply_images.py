@@ -1,0 +1,284 @@
+"""The whole way from image files with the embedded CLIP: bad files, resuming, stored vectors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+import pytest
+from PIL import Image
+
+import clipcleaner_plugin as cc
+from clipcleaner_plugin.digits import DIGIT_NAMES, load_half, render
+from clipcleaner_plugin.embeddings import IDENTITY, dataset_store
+from clipcleaner_plugin.images import ImageReadError
+from clipcleaner_plugin.models import model_identity
+
+TINY = {"model": cc.TINY_CLIP, "pretrained": None}
+N, WRONG = 120, 12
+
+Maker = Callable[..., fo.Dataset]
+
+
+def write_digits(folder: Path, n: int = N) -> tuple[list[Path], np.ndarray]:
+    scans, labels, _ = load_half("held-out")
+    paths = [folder / f"{i:04}.png" for i in range(n)]
+    for path, scan in zip(paths, scans, strict=False):
+        render(scan).save(path)
+    return paths, labels[:n]
+
+
+@pytest.fixture
+def digits(dataset: Maker, tmp_path: Path) -> fo.Dataset:
+    """120 digits, the first 12 with a wrong label."""
+    paths, true = write_digits(tmp_path)
+    given = true.copy()
+    given[:WRONG] = (true[:WRONG] + 1) % 10
+    return dataset(
+        [
+            fo.Sample(
+                filepath=str(path),
+                ground_truth=fo.Classification(label=DIGIT_NAMES[given[i]]),
+                trusted=fo.Classification(label=DIGIT_NAMES[true[i]]),
+            )
+            for i, path in enumerate(paths)
+        ]
+    )
+
+
+def stored(dataset: fo.Dataset) -> int:
+    return len(dataset_store(dataset, model_identity(**TINY)))
+
+
+def test_from_files_to_verdicts(digits: fo.Dataset) -> None:
+    results = cc.apply_clipcleaner(digits, **TINY, progress=False)
+    evaluation = results.evaluate("trusted")
+    assert evaluation["precision"] > 0.8 and evaluation["recall"] > 0.8
+    assert digits.count("clipcleaner_embedding") == N
+    info = digits.get_field("clipcleaner_embedding").info
+    assert info[IDENTITY] == model_identity(**TINY)
+    parameters = cc.get_run_info(digits)["parameters"]
+    assert parameters["model_identity"] == model_identity(**TINY)
+    prompts = cc.load_results(digits).record["prompts"]
+    assert len(prompts) == len(set(map(tuple, prompts))) == 10
+    assert all("photo" in prompt for texts in prompts for prompt in texts)
+
+
+def test_the_same_bits_twice_and_after_deleting_everything(digits: fo.Dataset) -> None:
+    fields = ["clipcleaner_score", "clipcleaner_verdict", "clipcleaner_visual_loss"]
+    cc.apply_clipcleaner(digits, **TINY, progress=False)
+    first = digits.values(fields)
+    vectors = np.stack(digits.values("clipcleaner_embedding"))
+    cc.delete_run(digits, "clipcleaner")
+    assert stored(digits) == 0
+    assert not digits.has_sample_field("clipcleaner_embedding")
+    cc.apply_clipcleaner(digits, **TINY, progress=False)
+    assert digits.values(fields) == first
+    np.testing.assert_array_equal(np.stack(digits.values("clipcleaner_embedding")), vectors)
+
+
+def test_stored_vectors_serve_every_run_until_the_last_is_deleted(digits: fo.Dataset) -> None:
+    report = cc.compute_embeddings(digits, **TINY, progress=False)
+    assert (report.computed, report.reused) == (N, 0)
+    cc.apply_clipcleaner(digits, key="a", embeddings_field=None, **TINY, progress=False)
+    cc.apply_clipcleaner(digits, key="b", embeddings_field=None, **TINY, progress=False)
+    assert not digits.get_field_schema(ftype=fo.VectorField)
+    cc.delete_run(digits, "a")
+    assert stored(digits) == N
+    assert cc.compute_embeddings(digits, **TINY, progress=False).reused == N
+    cc.delete_run(digits, "b")
+    assert stored(digits) == 0
+
+
+def test_only_new_and_changed_files_are_computed(digits: fo.Dataset, tmp_path: Path) -> None:
+    cc.compute_embeddings(digits, "emb", **TINY, progress=False)
+    before = dict(zip(*digits.values(["id", "emb"]), strict=True))
+    changed = digits.skip(3).first()
+    Image.new("L", (40, 40), 255).save(changed.filepath)
+    new = fo.Sample(filepath=str(tmp_path / "new.png"))
+    Image.new("RGB", (40, 40), "red").save(new.filepath)
+    digits.add_sample(new)
+    report = cc.compute_embeddings(digits, "emb", **TINY, progress=False)
+    assert set(report.computed_ids) == {changed.id, new.id}
+    after = dict(zip(*digits.values(["id", "emb"]), strict=True))
+    assert (after[changed.id] != before[changed.id]).any()
+    assert after[new.id] is not None
+    others = set(before) - {changed.id}
+    assert all((after[i] == before[i]).all() for i in others)
+    # A file that breaks loses its former vector: nothing may be concluded from it
+    Path(changed.filepath).write_bytes(b"")
+    report = cc.compute_embeddings(digits, "emb", **TINY, progress=False)
+    assert set(report.failures) == {changed.id}
+    assert digits[changed.id]["emb"] is None
+
+
+def break_files(dataset: fo.Dataset) -> dict[str, str]:
+    """Breaks four files, each in its own way; {sample id: kind}."""
+    ids, paths = dataset.values(["id", "filepath"])
+    Path(paths[20]).unlink()
+    Path(paths[21]).write_bytes(b"")
+    Image.effect_noise((64, 64), 50).save(paths[22], "JPEG")
+    Path(paths[22]).write_bytes(Path(paths[22]).read_bytes()[:600])
+    Path(paths[23]).write_text("not an image")
+    return dict(zip(ids[20:24], ["missing", "empty", "truncated", "text"], strict=True))
+
+
+def test_broken_files_cost_themselves_only(digits: fo.Dataset) -> None:
+    broken = break_files(digits)
+    results = cc.apply_clipcleaner(digits, **TINY, progress=False)
+    unscorable = results.view("unscorable")
+    assert set(unscorable.values("id")) == set(broken)
+    assert set(results.record["failures"]) == set(broken)
+    assert results.summary().unscorable == {"unreadable image": 4}
+    assert results.counts()["unscorable"] == 4
+    assert results.evaluate("trusted")["recall"] > 0.8
+    assert digits.exists("clipcleaner_score").count() == N - 4
+
+
+def test_skip_failures_false_names_sample_and_path(digits: fo.Dataset) -> None:
+    broken = break_files(digits)
+    with pytest.raises(ImageReadError) as error:
+        cc.apply_clipcleaner(digits, **TINY, skip_failures=False, progress=False)
+    assert any(i in str(error.value) for i in broken)
+    assert "00" in str(error.value) and ".png" in str(error.value)
+    assert cc.list_runs(digits) == []
+
+
+def test_unusual_images_are_scored(digits: fo.Dataset) -> None:
+    paths = digits.values("filepath")
+    Image.new("L", (1, 1), 7).save(paths[0])
+    Image.open(paths[1]).convert("CMYK").save(paths[1], "JPEG")
+    deep = np.asarray(Image.open(paths[2]).convert("L"), dtype=np.uint16) * 257
+    Image.fromarray(deep).save(paths[2])
+    frames = [Image.open(paths[3]).convert("P"), Image.new("P", (32, 32))]
+    frames[0].save(paths[3], "GIF", save_all=True, append_images=frames[1:])
+    results = cc.apply_clipcleaner(digits, **TINY, progress=False)
+    assert results.counts()["unscorable"] == 0
+    assert digits.count("clipcleaner_embedding") == N
+
+
+def test_all_files_missing_is_an_error(digits: fo.Dataset) -> None:
+    for path in digits.values("filepath"):
+        Path(path).unlink()
+    with pytest.raises(ValueError, match="none of the 120 images could be read, for example"):
+        cc.apply_clipcleaner(digits, **TINY, progress=False)
+
+
+def test_a_field_with_vectors_of_another_model_is_refused(digits: fo.Dataset) -> None:
+    digits.add_sample_field("emb", fo.VectorField, info={IDENTITY: "Other [000000000000]"})
+    with pytest.raises(ValueError, match=r"'emb' holds vectors of Other \[000000000000\], not of"):
+        cc.compute_embeddings(digits, "emb", **TINY, progress=False)
+    with pytest.raises(ValueError, match="holds vectors of Other"):
+        cc.apply_clipcleaner(digits, embeddings_field="emb", **TINY, progress=False)
+    digits.add_sample_field("unknown", fo.VectorField)
+    with pytest.raises(ValueError, match="holds vectors of an unknown model"):
+        cc.compute_embeddings(digits, "unknown", **TINY, progress=False)
+    with pytest.raises(ValueError, match="exists as a StringField"):
+        cc.compute_embeddings(digits, "filepath", **TINY, progress=False)
+    assert stored(digits) == 0  # refused before any work
+
+
+def test_a_rerun_with_another_model_replaces_its_own_field(digits: fo.Dataset) -> None:
+    cc.apply_clipcleaner(digits, **TINY, progress=False)
+    before = np.stack(digits.values("clipcleaner_embedding"))
+    # the same weights with other preprocessing are another model
+    other = {"preprocess": {"mean": [0.3] * 3, "std": [0.3] * 3}}
+    cc.apply_clipcleaner(digits, **TINY, **other, progress=False)
+    after = np.stack(digits.values("clipcleaner_embedding"))
+    assert not np.allclose(before, after)
+    identity = digits.get_field("clipcleaner_embedding").info[IDENTITY]
+    assert identity == model_identity(**TINY, **other) != model_identity(**TINY)
+
+
+def test_a_rerun_on_its_own_vectors_keeps_them(digits: fo.Dataset) -> None:
+    cc.apply_clipcleaner(digits, **TINY, progress=False)
+    scores = digits.values("clipcleaner_score")
+    cc.apply_clipcleaner(digits, embeddings="clipcleaner_embedding", **TINY, progress=False)
+    assert digits.values("clipcleaner_score") == scores
+    assert digits.count("clipcleaner_embedding") == N
+    cc.delete_run(digits, "clipcleaner")
+    assert not digits.has_sample_field("clipcleaner_embedding")
+
+
+def test_a_sample_deleted_while_the_run_goes_on(digits: fo.Dataset) -> None:
+    ids = digits.values("id")
+
+    def delete_some(bar: Any) -> None:
+        if len(digits) == N:
+            digits.delete_samples([ids[0], ids[50], ids[-1]])
+
+    results = cc.apply_clipcleaner(digits, **TINY, progress=delete_some, batch_size=16)
+    assert len(digits) == N - 3 == digits.count("clipcleaner_score")
+    assert sum(results.counts().values()) == N - 3
+
+
+def test_an_error_in_the_progress_callable_loses_nothing(digits: fo.Dataset) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(bar: Any) -> None:
+        if bar.iteration >= 32:
+            raise Stop
+
+    with pytest.raises(Stop):
+        cc.apply_clipcleaner(digits, **TINY, progress=stop, batch_size=16, num_workers=0)
+    done = stored(digits)
+    assert 32 <= done < N
+    report = cc.compute_embeddings(digits, **TINY, progress=False)
+    assert (report.computed, report.reused) == (N - done, done)
+
+
+RUN = textwrap.dedent(
+    """
+    import sys, time
+    import fiftyone as fo
+    import clipcleaner_plugin as cc
+
+    def slow(bar):
+        print("embedded", bar.iteration, flush=True)
+        time.sleep(0.3)
+
+    dataset = fo.load_dataset(sys.argv[1])
+    cc.apply_clipcleaner(dataset, model=cc.TINY_CLIP, pretrained=None, batch_size=8,
+                         num_workers=0, progress=slow)
+    """
+)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_run_resumes_where_it_stopped(digits: fo.Dataset, how: int) -> None:
+    digits.persistent = True
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUN, digits.name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=os.environ.copy(),
+        cwd=Path(cc.__file__).parents[1],
+    )
+    assert process.stdout is not None
+    reported = 0
+    for line in process.stdout:
+        if line.startswith("embedded"):
+            reported = int(line.split()[1])
+        if reported >= 24:
+            process.send_signal(how)
+            break
+    assert process.wait(60) != 0
+    time.sleep(0.1)
+    digits.reload()
+    assert cc.list_runs(digits) == []
+    done = stored(digits)
+    assert reported <= done < N
+    report = cc.compute_embeddings(digits, **TINY, progress=False)
+    assert (report.computed, report.reused) == (N - done, done)
+    assert list(report.computed_ids) == digits.values("id")[done:]
