@@ -4,7 +4,6 @@ checked."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal
 
 import numpy as np
 
@@ -14,7 +13,7 @@ Pairs = Iterable[tuple[int, int]]
 def inject_noise(
     labels: np.ndarray,
     num_classes: int,
-    kind: Literal["symmetric", "asymmetric"] = "symmetric",
+    kind: str = "symmetric",
     rate: float = 0.3,
     seed: int = 51,
     pairs: Pairs | None = None,
