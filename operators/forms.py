@@ -102,7 +102,6 @@ def input_model(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> Non
     inputs.str(
         "model",
         default=DEFAULT_MODEL,
-        required=True,
         label="Model",
         description=(
             "An open_clip architecture, hf-hub:org/name, or a local checkpoint's path. "

@@ -55,8 +55,8 @@ class Progress:
 
     @property
     def label(self) -> str:
-        """The stage and, while it counts something, how far it is."""
-        return f"{self._stage}: {self._count}" if self._count else self._stage
+        """The stage and, where it counts something, how much is done."""
+        return f"{self._stage}{self._count}"
 
     def report(self, bar: Any) -> None:
         """Takes a report of the library's progress bar.
@@ -70,7 +70,7 @@ class Progress:
         if self._cancelled():
             raise Cancelled
         self.fraction = min(1.0, max(0.0, float(bar.progress or 0.0)))
-        self._count = f"{bar.iteration:,} of {bar.total:,}" if bar.total else f"{bar.iteration:,}"
+        self._count = f" – {bar.iteration:,} done"
 
     def enter_stage(self, name: str) -> None:
         """Begins a stage: a line of the library's log."""

@@ -1,0 +1,286 @@
+"""Long runs of operators: progress, cancelling, delegation, calls from Python."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.utils as fou
+import fiftyone.operators as foo
+import numpy as np
+import pytest
+from fiftyone.operators.delegated import DelegatedOperationService
+from fiftyone.operators.executor import ExecutionRunState
+from noisy_digits import make_samples
+from operators_at_work import context, messages, module, uri
+
+import clipcleaner_plugin as cc
+from clipcleaner_plugin.embeddings import dataset_store
+from clipcleaner_plugin.models import model_identity
+
+N = 200
+TINY = {"model": cc.TINY_CLIP, "pretrained": None}
+PIXELS = {"label_field": "ground_truth", "key": "run", "embeddings": "pixels"}
+
+Maker = Callable[..., fo.Dataset]
+
+
+@pytest.fixture(autouse=True)
+def plugin(monkeypatch: pytest.MonkeyPatch, repo_root: Path) -> None:
+    monkeypatch.setattr(fo.config, "plugins_dir", str(repo_root))
+    monkeypatch.setattr(fo.config, "show_progress_bars", False)
+
+
+@pytest.fixture
+def digits(dataset: Maker, tmp_path: Path) -> fo.Dataset:
+    # Delegated operations find their dataset by its name in the database
+    return dataset(make_samples(tmp_path, N), persistent=True)
+
+
+@pytest.fixture
+def service() -> Iterator[DelegatedOperationService]:
+    service = DelegatedOperationService()
+    yield service
+    for operation in service.list_operations():
+        service.delete_operation(operation.id)
+
+
+def stored(digits: fo.Dataset) -> int:
+    return len(dataset_store(digits, model_identity(**TINY)))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened for a minute"
+        time.sleep(0.05)
+
+
+def workers() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "clipcleaner"]
+
+
+def drain(steps: Iterator[Any]) -> tuple[list[Any], Any]:
+    """Returns what a generator yields, and what it returns."""
+    seen = []
+    while True:
+        try:
+            seen.append(next(steps))
+        except StopIteration as stop:
+            return seen, stop.value
+
+
+# --- immediate
+
+
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a fast machine is not done before the first look."""
+    monkeypatch.setattr(module("running"), "_POLL", 0.01)
+
+
+@pytest.mark.usefixtures("looks_often")
+def test_progress_is_the_share_of_work_done(digits: fo.Dataset) -> None:
+    ctx = context(digits, {"model": cc.TINY_CLIP, "batch_size": 1})
+    sent = messages("compute_embeddings", ctx)
+    steps = [params for name, params in sent if name == "set_progress"]
+    counted = [step for step in steps if "done" in step["label"]]
+    assert len(counted) >= 2, "200 batches take longer than one look"
+    for step in counted:
+        done = int(step["label"].rpartition(" – ")[2].split()[0])
+        assert step["progress"] == pytest.approx(done / N)
+    shares = [step["progress"] for step in counted]
+    assert shares == sorted(shares) and steps[-1] == {"label": "Done", "progress": 1}
+    assert stored(digits) == N and not workers()
+
+
+@pytest.mark.usefixtures("looks_often")
+def test_a_closed_page_stops_the_work_and_keeps_what_was_computed(digits: fo.Dataset) -> None:
+    ctx = context(digits, {"model": cc.TINY_CLIP, "batch_size": 1})
+    steps = foo.get_operator(uri("compute_embeddings")).execute(ctx)
+    while next(steps).body.params.get("progress") == 0:
+        pass
+    steps.close()
+    wait_until(lambda: not workers())
+    kept = stored(digits)
+    assert 0 < kept < N
+    report = cc.compute_embeddings(digits, **TINY, progress=False)
+    assert report.reused == kept and report.computed == N - kept
+
+
+def test_silent_work_still_sends_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only while it sends does the server notice that the page is gone."""
+    running = module("running")
+    monkeypatch.setattr(running, "_HEARTBEAT", 0.01)
+    released = threading.Event()
+    steps = running.stream(_app(), lambda report: released.wait(30))
+    assert next(steps) == next(steps) == {"label": "Starting", "progress": 0.0}
+    released.set()
+    assert drain(steps)[1] is True
+
+
+def test_stages_come_from_the_log_of_the_same_thread() -> None:
+    running = module("running")
+    log = logging.getLogger("clipcleaner_plugin.somewhere")
+    level = logging.getLogger("clipcleaner_plugin").level
+    seen = []
+
+    def work(report: Callable[[Any], None]) -> str:
+        log.info("Scoring %d labels", 7)
+        other = threading.Thread(target=log.info, args=("Another run",))
+        other.start()
+        other.join()
+        log.warning("Two classes look alike")
+        time.sleep(3 * running._POLL)
+        with fou.ProgressBar(total=4, progress=report) as bar:
+            bar.update(1)
+            time.sleep(3 * running._POLL)
+        return "result"
+
+    sent, value = drain(running.stream(_app(), work))
+    seen = [(step["label"], step["progress"]) for step in sent]
+    assert value == "result"
+    assert ("Scoring 7 labels", 0.0) in seen and ("Scoring 7 labels – 1 done", 0.25) in seen
+    assert not any("Another" in label or "alike" in label for label, _ in seen)
+    assert logging.getLogger("clipcleaner_plugin").level == level
+    assert not logging.getLogger("clipcleaner_plugin").handlers
+
+
+def test_a_failure_is_said_in_the_app_and_raised_again(digits: fo.Dataset) -> None:
+    ctx = context(digits, {**PIXELS, "class_prompts": "/no/such.yaml"})
+    sent = []
+    with pytest.raises(ValueError, match=r"/no/such\.yaml"):
+        for message in foo.get_operator(uri("apply_clipcleaner")).execute(ctx):
+            sent.append((message.body.operator_uri, message.body.params))
+    (shown, progress), (notified, notice) = sent[-2:]
+    assert (shown, notified) == ("set_progress", "notify")
+    assert progress["progress"] == 1 and notice["variant"] == "error"
+    assert progress["label"] == notice["message"]
+    assert notice["message"].startswith("CLIPCleaner failed: class_prompts")
+
+
+def _app() -> Any:
+    """A context whose messages are their parameters."""
+    return SimpleNamespace(ops=SimpleNamespace(set_progress=lambda **params: params))
+
+
+# --- delegated
+
+
+def test_a_delegated_run_finds_the_same_and_records_its_progress(
+    digits: fo.Dataset, service: DelegatedOperationService
+) -> None:
+    operator = foo.get_operator(uri("apply_clipcleaner"))
+    cc.apply_clipcleaner(digits, key="direct", **TINY, progress=False)
+    operator(digits, key="queued", model=cc.TINY_CLIP, delegate=True)
+    (queued,) = service.list_operations()
+    assert queued.label == "CLIPCleaner on ground_truth with tiny-clip-digits"
+    service.execute_queued_operations()
+    (done,) = service.list_operations()
+    assert done.run_state == ExecutionRunState.COMPLETED, done.result.error
+    digits.reload()
+    for name in ("score", "verdict"):
+        assert digits.values(f"queued_{name}") == digits.values(f"direct_{name}")
+    counts = cc.load_results(digits, "queued").counts()
+    assert done.result.result["counts"] == counts
+    assert f"{counts['mislabeled']} of {N}" in done.result.result["headline"]
+    assert done.status.label.startswith("Done")
+
+
+def test_delegated_embeddings_of_a_view(
+    digits: fo.Dataset, service: DelegatedOperationService
+) -> None:
+    operator = foo.get_operator(uri("compute_embeddings"))
+    operator(digits[:30], **TINY, embeddings_field="vectors", delegate=True)
+    service.execute_queued_operations()
+    (done,) = service.list_operations()
+    assert done.run_state == ExecutionRunState.COMPLETED, done.result.error
+    assert done.result.result == {"computed": 30, "reused": 0, "failed": 0}
+    digits.reload()
+    assert digits.count("vectors") == 30
+
+
+def test_a_delegated_failure_is_recorded_in_words(
+    digits: fo.Dataset, service: DelegatedOperationService
+) -> None:
+    operator = foo.get_operator(uri("apply_clipcleaner"))
+    operator(digits, embeddings="nowhere", delegate=True)
+    service.execute_queued_operations()
+    (done,) = service.list_operations()
+    assert done.run_state == ExecutionRunState.FAILED
+    assert "'nowhere' is neither a field" in done.result.error
+
+
+def test_marking_a_delegated_run_as_failed_stops_it(
+    digits: fo.Dataset, service: DelegatedOperationService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = module("running")
+    monkeypatch.setattr(running, "_DELEGATED_INTERVAL", 0)
+    foo.get_operator(uri("compute_embeddings"))(digits, **TINY, delegate=True)
+    (operation,) = service.list_operations()
+    ctx = context(digits, {}, delegated=True, run_doc=operation.id)
+    done = []
+
+    def work(report: Callable[[Any], None]) -> None:
+        with fou.ProgressBar(total=10, progress=report) as bar:
+            for step in bar(range(10)):
+                done.append(step)
+                if step == 3:
+                    service.set_failed(operation.id)
+
+    with pytest.raises(RuntimeError, match=r"Cancelled; what was computed so far is kept"):
+        running.run_delegated(ctx, work)
+    assert done[-1] in (3, 4)
+
+
+# --- called from Python
+
+
+def test_operators_can_be_called(digits: fo.Dataset) -> None:
+    apply = foo.get_operator(uri("apply_clipcleaner"))
+    results = apply(digits, "ground_truth", embeddings="pixels", model=None, key="run")
+    assert results.counts() == cc.load_results(digits, "run").counts()
+    apply(digits[:90], "ground_truth", embeddings="pixels", model=None, key="part")
+    assert digits.count("part_verdict") == 90
+    compute = foo.get_operator(uri("compute_embeddings"))
+    assert compute(digits[:20], **TINY, progress=False).computed == 20
+    info = foo.get_operator(uri("get_run_info"))(digits, "run")
+    assert info["parameters"]["label_field"] == "ground_truth"
+    foo.get_operator(uri("rename_run"))(digits, "run", "renamed")
+    assert "renamed" in cc.list_runs(digits)
+
+
+def test_a_call_that_cannot_be_queued_is_refused(
+    digits: fo.Dataset, service: DelegatedOperationService
+) -> None:
+    apply = foo.get_operator(uri("apply_clipcleaner"))
+    with pytest.raises(TypeError, match="embeddings is a ndarray"):
+        apply(digits, embeddings=np.zeros((N, 4)), delegate=True)
+    with pytest.raises(TypeError, match="thresold"):
+        apply(digits, thresold=0.5, delegate=True)
+    assert service.list_operations() == []
+
+
+def test_what_python_calls_none_survives_the_queue(digits: fo.Dataset) -> None:
+    options = module("options")
+    params = options._params({"model": None, "embeddings": "pixels", "embeddings_field": None})
+    assert options.embeddings_options(params) == {
+        "embeddings": "pixels", "model": None, "pretrained": None,
+    }  # fmt: skip
+    assert options.embeddings_options(options._params({"embeddings_field": None})) == {
+        "embeddings_field": None
+    }
+
+
+def test_only_workers_decode_in_processes(digits: fo.Dataset) -> None:
+    options = module("options")
+    asked = {"num_workers": 4}
+    assert options.library_options(context(digits, asked))["num_workers"] == 0
+    queued = context(digits, asked, delegated=True)
+    assert options.library_options(queued)["num_workers"] == 4
