@@ -1,7 +1,7 @@
 """Puts the plugin where FiftyOne looks for plugins; pip alone never does.
 
 FiftyOne walks its plugins folder and takes every folder that holds a ``fiftyone.yml``. A checkout
-is linked there as it stands. An installed wheel carries the same files inside the package; they are
+is linked there as it stands. An installed wheel carries the same parts inside the package; they are
 linked, or copied, side by side into a folder of that shape. FiftyOne's own
 ``fiftyone plugins download`` uses the same place, so that each way replaces the other.
 """
@@ -72,9 +72,10 @@ def install(folder: str | os.PathLike[str] | None = None, copy: bool = False) ->
 
     Args:
         folder (None): the plugins folder. By default, the one that FiftyOne searches
-        copy (False): copy the files. By default they are linked, so that an upgrade of the package
-            or an edit of the checkout takes effect by itself; where the file system has no links
-            they are copied anyway
+        copy (False): copy everything. By default the code is linked, so that an edit of a
+            checkout takes effect by itself, and so that the App runs the code of an upgraded
+            package (install again for operators that are new in it). Where the file system has
+            no links it is copied anyway
 
     Returns:
         the plugin's folder
@@ -85,11 +86,13 @@ def install(folder: str | os.PathLike[str] | None = None, copy: bool = False) ->
     """
     base = Path(folder).expanduser() if folder is not None else plugins_dir()
     target = base / PLUGIN_NAME
-    _refuse_elsewhere(base, target)
+    for found in find_plugin(base):
+        if not copy and found.resolve() == _checkout():
+            logger.info("%s is this very plugin already", found)
+            return found
+        if found != target:
+            _refuse_second(found)
     _refuse_foreign(target)
-    if _is_source(target):
-        logger.info("%s is this plugin's own folder: nothing to install", target)
-        return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         if copy:
@@ -232,18 +235,11 @@ def _plugin_name(folder: Path) -> str | None:
     return None
 
 
-def _is_source(target: Path) -> bool:
-    """Whether ``target`` is the very folder that would be installed, so not a link to it."""
-    return not target.is_symlink() and target.exists() and target.resolve() == _checkout()
-
-
-def _refuse_elsewhere(base: Path, target: Path) -> None:
-    others = [p for p in find_plugin(base) if p != target]
-    if others:
-        raise InstallError(
-            f"The plugin is already at {others[0]}, and FiftyOne would use only one of the two. "
-            "Keep that one, or take it away with `python -m clipcleaner_plugin uninstall`"
-        )
+def _refuse_second(found: Path) -> None:
+    raise InstallError(
+        f"The plugin is already at {found}, and FiftyOne would use only one of the two. "
+        "Keep that one, or take it away with `python -m clipcleaner_plugin uninstall`"
+    )
 
 
 def _refuse_foreign(target: Path) -> None:
@@ -256,8 +252,9 @@ def _refuse_foreign(target: Path) -> None:
             f"{target} exists and is not this plugin (its fiftyone.yml does not say "
             f"{PLUGIN_NAME!r}). Nothing was changed; move it away first"
         )
-    if not _is_source(target):
-        _refuse_checkout(target)
+    if target.resolve() == _package_dir().parent and not target.is_symlink():
+        raise InstallError(f"{target} is where this very program runs from: nothing to copy")
+    _refuse_checkout(target)
 
 
 def _refuse_checkout(path: Path) -> None:
@@ -297,12 +294,13 @@ def _build(staging: Path, copy: bool) -> None:
         return
     staging.mkdir()
     for name, source in _entries().items():
-        if not copy:
-            (staging / name).symlink_to(source, target_is_directory=source.is_dir())
-        elif source.is_dir():
+        if not source.is_dir():
+            # Never links: FiftyOne refuses an entry point that really lies outside of its folder
+            shutil.copy2(source, staging / name)
+        elif copy:
             shutil.copytree(source, staging / name, ignore=_NOT_COPIED)
         else:
-            shutil.copy2(source, staging / name)
+            (staging / name).symlink_to(source, target_is_directory=True)
 
 
 def _remove(path: Path) -> None:
