@@ -115,7 +115,6 @@ def embed_samples(
 
     ids, filepaths = samples.values(["id", "filepath"])
     store = dataset_store(samples._root_dataset, identity)
-    logger.info("Computing embeddings of %d samples", len(ids))
     report = embed_images(ids, filepaths, source, store, **options)
     if report.failures:
         first, reason = next(iter(report.failures.items()))
