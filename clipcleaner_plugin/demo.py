@@ -6,8 +6,8 @@ from __future__ import annotations
 import argparse
 import logging
 import math
+import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
@@ -23,6 +23,7 @@ from .demo_data import (
     read_images,
     set_labels,
 )
+from .model_names import TINY_CLIP
 from .noise import inject_noise
 
 if TYPE_CHECKING:
@@ -107,6 +108,8 @@ def run(args: argparse.Namespace) -> int:
     optional = {key: getattr(args, key, None) for key in ("split", "max_samples")}
     images = read_images(args.dataset, args.label_field, **optional)
     model = getattr(args, "model", None) or _default_model(args.dataset)
+    if model == TINY_CLIP and args.dataset != DIGITS:
+        logger.warning("Model %s knows handwritten digits only: expect nonsense", TINY_CLIP)
     made = run_demo(
         images,
         model=model,
@@ -156,7 +159,9 @@ def run_demo(
         ValueError: if an option does not fit
     """
     from .apply import apply_clipcleaner
+    from .models import model_identity
 
+    model_identity(model, pretrained)  # a misspelt model must not cost the former demo
     pairs = confusion_pairs(images.classes) if noise == "asymmetric" else None
     noisy = inject_noise(images.labels, len(images.classes), noise, rate, seed, pairs)
     dataset = demo_dataset(name, images)
@@ -241,11 +246,12 @@ def _listed(title: str, demo: Demo, flagged: bool) -> list[str]:
     """Names some samples whose verdict is not the truth's: flagged though right, or not flagged
     though wrong."""
     results = demo.results
+    root = os.path.commonpath([os.path.dirname(path) for path in demo.dataset.values("filepath")])
     fields = ["filepath", f"{LABEL_FIELD}.label", f"{TRUSTED_FIELD}.label"]
     fields += [results.field("suggestion") + ".label", results.field("verdict")]
     rows = zip(*results.view().values(fields), strict=True)
     chosen = [
-        f"  {Path(path).name}: labelled {given}, "
+        f"  {os.path.relpath(path, root)}: labelled {given}, "
         + (f"suggested {suggested}" if flagged else f"is {trusted}, called {verdict}")
         for path, given, trusted, suggested, verdict in rows
         if (verdict == "mislabeled") == flagged and (given == trusted) == flagged
@@ -270,8 +276,6 @@ def _or_zero(value: float) -> float:
 
 
 def _default_model(dataset: str) -> str:
-    from .model_names import TINY_CLIP
-
     return TINY_CLIP if dataset == DIGITS else "ViT-B-32"
 
 

@@ -87,7 +87,9 @@ def resolve(
     import open_clip
 
     name, weights = _as_text("model", model), _as_text("pretrained", pretrained or "")
-    overrides = check_preprocess(preprocess or {})
+    overrides = check_preprocess({} if preprocess is None else preprocess)
+    if not name.removeprefix(FOLDER_PREFIX):
+        raise ValueError(f"model={name!r}: say which; the default is 'ViT-B-32'")
     if name == TINY_CLIP:
         return _from_folder(TINY_CLIP_FOLDER, overrides, readable=TINY_CLIP)
     if name.startswith(HUB_PREFIX):
@@ -249,10 +251,14 @@ def _from_hub(name: str, overrides: dict[str, Any]) -> ResolvedModel:
     try:
         path = Path(download_pretrained_from_hf(repository, filename=CONFIG_NAME))
     except Exception as error:  # whatever the hub's client raises, offline, refused or not found
-        raise ValueError(download_failure(name, error)) from error
+        raise ValueError(
+            f"{download_failure(name, error)}. A model on the hub must be in open_clip's format: "
+            "its "
+            f"repository holds {CONFIG_NAME}"
+        ) from error
     document = _read_config(path)
     config = document["model_cfg"]
-    quick_gelu = bool(config.get("quick_gelu")) or "openai" in repository.rpartition("/")[2].lower()
+    quick_gelu = bool(config.get("quick_gelu", "openai" in repository.rpartition("/")[2].lower()))
     base = document.get("preprocess_cfg") or {}
     return ResolvedModel(
         name, name, config, complete_preprocess(name, config, base, overrides), quick_gelu
