@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import fiftyone.core.utils as fou
 import numpy as np
@@ -92,7 +92,7 @@ def embed_images(
         raise ImageReadError("sample {}: {}".format(*next(iter(plan.failures.items()))))
     run = _Run(ids, plan, store, skip_failures)
     if plan.todo:
-        loaded: ClipModel = model if hasattr(model, "encode_images") else model()
+        loaded = cast("ClipModel", model if hasattr(model, "encode_images") else model())
         if loaded.identity != store.identity:
             raise ValueError(
                 f"the store {store.folder} is for model {store.identity!r}, not {loaded.identity!r}"

@@ -8,7 +8,8 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -73,6 +74,9 @@ def decoded_batches(
 
     Yields:
         one :class:`DecodedBatch` for each batch
+
+    Raises:
+        RuntimeError: if a worker dies
     """
     loader = DataLoader(
         _Images(transform),
@@ -84,10 +88,16 @@ def decoded_batches(
         prefetch_factor=_PREFETCH if num_workers else None,
         generator=torch.Generator(),  # otherwise a number is drawn from the user's random state
     )
-    with _workers_can_import_this():
-        iterator = iter(loader)
+    iterator = None
     try:
+        with _workers_can_import_this(), _interrupts_wait():
+            iterator = iter(loader)
         yield from iterator
+    except (OSError, EOFError) as err:  # of the connection: those of images never get here
+        raise RuntimeError(
+            "a worker process that decodes images died, often for lack of memory; what was "
+            "computed is stored: call again, with a smaller num_workers if it happens again"
+        ) from err
     finally:
         # A traceback may keep the iterator alive, and its workers with it
         shutdown = getattr(iterator, "_shutdown_workers", None)
@@ -102,6 +112,26 @@ def _collate(items: list[tuple[int, torch.Tensor | None, str]]) -> DecodedBatch:
         pixels=torch.stack([pixels for _, pixels in good]) if good else None,
         failures=[(position, reason) for position, pixels, reason in items if pixels is None],
     )
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Holds Ctrl-C back while workers start.
+
+    Python drops an exception that is raised in the middle of a fork, so the interrupt would get
+    lost, and workers that do not ignore it yet would die of it.
+    """
+    if threading.current_thread() is not threading.main_thread():  # gets no interrupts
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _leave_interrupts_to_parent(_: int) -> None:
@@ -119,18 +149,28 @@ def _workers_can_import_this() -> Iterator[None]:
     if _forking():
         yield
         return
-    environment = dict(os.environ)
-    path = str(Path(__file__).resolve().parents[1])
-    for name in ("FIFTYONE_PRIVATE_DATABASE_PORT", "FIFTYONE_DATABASE_URI"):
-        os.environ.pop(name, None)
-    os.environ["FIFTYONE_DISABLE_SERVICES"] = "1"
-    sys.path.append(path)
+    inherited = {
+        "FIFTYONE_DISABLE_SERVICES": "1",
+        "FIFTYONE_PRIVATE_DATABASE_PORT": None,
+        "FIFTYONE_DATABASE_URI": None,
+    }
+    before = {name: os.environ.get(name) for name in inherited}
+    path = list(sys.path)
+    _set_environment(inherited)
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
     try:
         yield
     finally:
-        sys.path.remove(path)
-        os.environ.clear()
-        os.environ.update(environment)
+        sys.path[:] = path
+        _set_environment(before)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def choose_num_workers(
@@ -180,11 +220,15 @@ def _cpus() -> int:
 
 
 def _workers_in_shared_memory(batch_size: int, transform: Transform) -> int:
-    """How many workers /dev/shm (64 MB in a container) has room for; more die of SIGBUS."""
-    try:
-        free = shutil.disk_usage("/dev/shm").free
-    except OSError:
-        return sys.maxsize
+    """How many workers there is room for: with more, they die of SIGBUS when it is full."""
     pixels = transform(Image.new("RGB", (8, 8)))
     batch_bytes = pixels.numel() * pixels.element_size() * batch_size
-    return free // (batch_bytes * (_PREFETCH + 1))
+    return _shared_memory() // (batch_bytes * (_PREFETCH + 1))
+
+
+def _shared_memory() -> int:
+    """Free bytes of /dev/shm, through which Linux processes share tensors; 64 MB in a container."""
+    try:
+        return shutil.disk_usage("/dev/shm").free
+    except OSError:  # another system, other means
+        return sys.maxsize

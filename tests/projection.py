@@ -1,0 +1,70 @@
+"""A tiny image encoder with the surface of ClipModel, and image files for it to read."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+IDENTITY = "random projection [1]"
+SIZE = 12
+DIM = 16
+
+
+class ShrinkToTensor:
+    """PIL RGB → (3, 12, 12) float32; a class of a module, so that spawned workers can have it."""
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        small = np.array(image.resize((SIZE, SIZE)), dtype=np.float32)
+        return torch.from_numpy(small).permute(2, 0, 1) / 255
+
+
+class Projection:
+    """Multiplies pixels with a fixed random matrix.
+
+    Args:
+        seconds (0): how long each batch takes
+        identity: what the model says it is
+    """
+
+    def __init__(self, seconds: float = 0, identity: str = IDENTITY) -> None:
+        self.identity = identity
+        self.device = torch.device("cpu")
+        self.embed_dim = DIM
+        self.transform = ShrinkToTensor()
+        self.batch_sizes: list[int] = []
+        self._seconds = seconds
+        generator = torch.Generator().manual_seed(0)
+        self._weights = torch.randn(3 * SIZE * SIZE, DIM, generator=generator)
+
+    def encode_images(self, pixels: torch.Tensor) -> np.ndarray:
+        self.batch_sizes.append(len(pixels))
+        time.sleep(self._seconds)
+        features = pixels.flatten(1) @ self._weights
+        return (features / features.norm(dim=1, keepdim=True)).numpy()
+
+
+def make_images(folder: Path, count: int, size: int = 14) -> tuple[list[str], list[str]]:
+    """Writes images of noise; returns their ids and paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ids, paths = [], []
+    for number in range(count):
+        pixels = np.random.default_rng(number).integers(0, 256, (size, size, 3), dtype=np.uint8)
+        path = folder / f"{number:04d}.png"
+        Image.fromarray(pixels).save(path)
+        ids.append(f"id{number:04d}")
+        paths.append(str(path))
+    return ids, paths
+
+
+def expected_vectors(paths: list[str]) -> np.ndarray:
+    """(N, 16) float32, computed image by image without the code under test."""
+    model = Projection()
+    rows = []
+    for path in paths:
+        with Image.open(path) as image:
+            rows.append(model.encode_images(model.transform(image.convert("RGB"))[None])[0])
+    return np.stack(rows)
