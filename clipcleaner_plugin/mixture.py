@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# A parabola whose vertex lies this far up in log-odds is a straight line wherever a probability
+# can be told from 0 and 1; written around that vertex it would lose digits instead.
+_STRAIGHT = 4e9
+
 
 @dataclass(frozen=True)
 class ScoreMixture:
@@ -18,7 +22,7 @@ class ScoreMixture:
     far side of it, which makes them monotone everywhere and changes nothing between the means.
 
     Attributes:
-        weights: (lower, upper) mixing weights, which sum to 1
+        weights: (lower, upper) mixing weights > 0, which sum to 1
         means: (lower, upper) means, lower <= upper
         variances: (lower, upper) variances > 0
     """
@@ -27,7 +31,7 @@ class ScoreMixture:
     means: tuple[float, float]
     variances: tuple[float, float]
 
-    def log_odds(self, scores: np.ndarray) -> np.ndarray:
+    def log_odds(self, scores: np.ndarray | float) -> np.ndarray:
         """Log-odds of the upper component, never falling in the score.
 
         Args:
@@ -36,14 +40,22 @@ class ScoreMixture:
         Returns:
             float64 array of the same shape
         """
-        curve, slope, constant = self._parabola()
-        x = np.asarray(scores, dtype=np.float64)
-        if curve != 0:
-            vertex = -slope / (2 * curve)
-            x = np.minimum(x, vertex) if curve < 0 else np.maximum(x, vertex)
-        return (curve * x + slope) * x + constant
+        (w0, w1), (m0, m1), (v0, v1) = self.weights, self.means, self.variances
+        # a d^2 + b d + c, with d measured from the middle of the means
+        d = np.asarray(scores, dtype=np.float64) - (m0 + m1) / 2
+        half = (m1 - m0) / 2
+        a = (1 / v0 - 1 / v1) / 2
+        b = half * (1 / v0 + 1 / v1)
+        c = half * half * a + math.log(w1 / w0) + math.log(v0 / v1) / 2
+        if b * b > _STRAIGHT * abs(a):
+            return b * d + c
+        # Written around the vertex every step of the arithmetic is monotone, so that not even
+        # rounding lets a better score fall below a worse one.
+        vertex = -b / (2 * a)
+        distance = np.minimum(d, vertex) - vertex if a < 0 else np.maximum(d, vertex) - vertex
+        return a * distance * distance + (c - a * vertex * vertex)
 
-    def posterior(self, scores: np.ndarray) -> np.ndarray:
+    def posterior(self, scores: np.ndarray | float) -> np.ndarray:
         """Probability of the upper component, never falling in the score.
 
         Args:
@@ -65,57 +77,53 @@ class ScoreMixture:
             reaches ``theta``
         """
         low, high = self.means
-        if self.posterior(np.array(low)) >= theta:
+        if self.posterior(low) >= theta:
             return low
-        if self.posterior(np.array(high)) < theta:
+        if self.posterior(high) < theta:
             return high
-        while True:  # bisection down to neighbouring floats; high always reaches theta
-            middle = (low + high) / 2
-            if not low < middle < high:
-                return high
-            if self.posterior(np.array(middle)) >= theta:
+        while low < (middle := (low + high) / 2) < high:  # down to neighbouring floats
+            if self.posterior(middle) >= theta:
                 high = middle
             else:
                 low = middle
-
-    def _parabola(self) -> tuple[float, float, float]:
-        """Coefficients of the log-odds as ``(a x + b) x + c``."""
-        (w0, w1), (m0, m1), (v0, v1) = self.weights, self.means, self.variances
-        curve = (1 / v0 - 1 / v1) / 2
-        slope = m1 / v1 - m0 / v0
-        constant = (m0 * m0 / v0 - m1 * m1 / v1 + math.log(v0 / v1)) / 2
-        return curve, slope, constant + math.log(w1 / w0)
+        return high
 
 
-def fit_mixture(scores: np.ndarray, seed: int = 51) -> ScoreMixture | None:
+def fit_mixture(scores: np.ndarray, seed: int, *, tied: bool = False) -> ScoreMixture | None:
     """Fits the mixture by expectation maximisation (scikit-learn's ``GaussianMixture``).
 
     The scores are sorted first, so that their order does not change the result.
 
     Args:
         scores: (n,) float array, finite
-        seed: seeds the k-means start of the fit
+        seed: seeds the k-means start of the fit, in [0, 2**32)
+        tied: give both components one variance, which makes the log-odds a straight line, and
+            run to convergence (otherwise scikit-learn's tolerance, as in the paper's code)
 
     Returns:
         the mixture, or None where two components cannot be told apart: fewer than two scores, or
         all of them equal
     """
     from sklearn.mixture import GaussianMixture
-    from threadpoolctl import threadpool_limits
 
     values = np.sort(np.asarray(scores, dtype=np.float64))
     if len(values) < 2 or values[0] == values[-1]:
         return None
-    with threadpool_limits(1):
-        fit = GaussianMixture(2, random_state=seed).fit(values[:, None])
+    fit = GaussianMixture(
+        n_components=2,
+        covariance_type="tied" if tied else "full",
+        tol=1e-7 if tied else 1e-3,
+        max_iter=2000,
+        random_state=seed,
+    ).fit(values[:, None])
     order = np.argsort(fit.means_[:, 0], kind="stable")
-    tiny = np.finfo(np.float64).tiny
-    weights = np.maximum(fit.weights_[order], tiny)
-    means, variances = fit.means_[order, 0], fit.covariances_[order, 0, 0]
+    means, weights = fit.means_[order, 0].tolist(), fit.weights_[order].tolist()
+    variances = fit.covariances_.ravel()[[0, 0] if tied else order].tolist()
+    floor = float(np.finfo(np.float64).tiny)  # a component that has died out: its log is finite
     return ScoreMixture(
-        (float(weights[0]), float(weights[1])),
-        (float(means[0]), float(means[1])),
-        (float(variances[0]), float(variances[1])),
+        (max(weights[0], floor), max(weights[1], floor)),
+        (means[0], means[1]),
+        (variances[0], variances[1]),
     )
 
 

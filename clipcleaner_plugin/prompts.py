@@ -64,7 +64,8 @@ def clean_class_name(name: str) -> str:
 
 
 def class_prompts(
-    classes: Sequence[str], spec: Mapping[str, Any] | str | os.PathLike[str] | PromptSpec | None = None
+    classes: Sequence[str],
+    spec: Mapping[str, Any] | str | os.PathLike[str] | PromptSpec | None = None,
 ) -> list[list[str]]:
     """Writes the prompts of every class.
 
@@ -93,7 +94,8 @@ def class_prompts(
 
 
 def duplicate_names(
-    classes: Sequence[str], spec: Mapping[str, Any] | str | os.PathLike[str] | PromptSpec | None = None
+    classes: Sequence[str],
+    spec: Mapping[str, Any] | str | os.PathLike[str] | PromptSpec | None = None,
 ) -> list[list[str]]:
     """Finds classes that language cannot tell apart: their prompts are the same.
 
@@ -195,22 +197,28 @@ def _read_file(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"class_prompts: cannot read {path}: {error}") from error
-    try:
-        if suffix == ".json":
-            content = json.loads(text)
-        else:
-            import yaml
-
-            content = yaml.safe_load(text)
-    except ValueError as error:
-        raise ValueError(f"class_prompts: {path} is not valid JSON: {error}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"class_prompts: {path} is not valid YAML: {error}") from error
+    content = _parse_json(text, path) if suffix == ".json" else _parse_yaml(text, path)
     if not isinstance(content, Mapping):
         raise TypeError(
             f"class_prompts: {path} must hold a mapping, found {type(content).__name__}"
         )
     return content
+
+
+def _parse_json(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"class_prompts: {path} is not valid JSON: {error}") from error
+
+
+def _parse_yaml(text: str, path: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"class_prompts: {path} is not valid YAML: {error}") from error
 
 
 def _templates(value: Any) -> tuple[str, ...]:
@@ -260,8 +268,7 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise TypeError(
-            f"class_prompts: {where!r} must map class names to values, "
-            f"found {type(value).__name__}"
+            f"class_prompts: {where!r} must map class names to values, found {type(value).__name__}"
         )
     out = {}
     for key, item in value.items():

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .evidence import groups
+from .fitting import convergence_logged, one_blas_thread
 from .mixture import fit_mixture
 
 LOSSES = ("zeroshot_loss", "visual_loss")
@@ -27,7 +29,7 @@ class NoiseRate(NamedTuple):
     rate: float
     low: float
     high: float
-    count: int
+    count: int  # type: ignore[assignment]  # meant to hide tuple.count
 
 
 def select_paper(
@@ -67,9 +69,11 @@ def select_paper(
     for name in CONSISTENCIES:
         # The threshold is compared in the precision of the evidence: 0.8 means float32(0.8).
         selected &= ~known[name] | (evidence[name] >= np.float32(theta_cons))
-    for name in LOSSES:
-        usable = scored & known[name]
-        selected &= ~usable | _clean_by_loss(evidence[name], labels, usable, theta_gmm, seed)
+    with convergence_logged("mixture of a class"), one_blas_thread():
+        for name in LOSSES:
+            usable = scored & known[name]
+            clean = _clean_by_loss(evidence[name], labels, usable, theta_gmm, seed)
+            selected &= clean | ~usable
     _fill_empty_classes(selected, evidence, labels, scored, num_classes)
     return selected
 
@@ -121,7 +125,7 @@ def noise_rate(clean_score: np.ndarray) -> NoiseRate:
     if n == 0:
         return NoiseRate(np.nan, np.nan, np.nan, 0)
     rate = float(np.mean(1 - scores))
-    z = 1.959964
+    z = 1.959964  # leaves 2.5 % of a normal distribution on each side
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
     return NoiseRate(rate, float(max(centre - half, 0.0)), float(min(centre + half, 1.0)), n)
@@ -130,10 +134,11 @@ def noise_rate(clean_score: np.ndarray) -> NoiseRate:
 def _clean_by_loss(
     scores: np.ndarray, labels: np.ndarray, usable: np.ndarray, theta: float, seed: int
 ) -> np.ndarray:
-    """Per class: at or above the threshold of its own mixture."""
+    """Per class: at or above the threshold of its own mixture. False where not usable."""
+    positions = np.flatnonzero(usable)
     clean = usable.copy()
-    for label in np.unique(labels[usable]):
-        members = np.flatnonzero(usable & (labels == label))
+    for group in groups(labels[positions]):
+        members = positions[group]
         mixture = fit_mixture(scores[members], seed)
         if mixture is not None:  # scores that are all equal give no reason to doubt any
             clean[members] = scores[members].astype(np.float64) >= mixture.threshold(theta)
@@ -149,11 +154,11 @@ def _fill_empty_classes(
 ) -> None:
     """Gives every class left empty its best samples, in place."""
     sizes = np.bincount(labels[selected], minlength=num_classes)
-    smallest = sizes[sizes > 0].min(initial=len(labels)) if sizes.any() else 1
+    smallest = sizes[sizes > 0].min() if sizes.any() else 1
     wanted = max(int(smallest), int(scored.sum()) // num_classes**2)
-    # Best first. The other evidences break ties, so that the order of the samples does not.
-    order = [np.nan_to_num(evidence[name], nan=-1.0) for name in LOSSES + CONSISTENCIES]
+    # The other evidences break ties, so that the order of the samples does not.
+    keys = [np.nan_to_num(evidence[name], nan=-1.0) for name in LOSSES + CONSISTENCIES]
     for label in np.flatnonzero(sizes == 0):
         members = np.flatnonzero(scored & (labels == label))
-        ranked = np.lexsort([-values[members] for values in reversed(order)])
-        selected[members[ranked[:wanted]]] = True
+        best_first = np.lexsort([-key[members] for key in reversed(keys)])
+        selected[members[best_first[:wanted]]] = True

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import rules, visual
-from .mixture import fit_mixture, sigmoid
-from .zeroshot import REDUCTIONS, normalize_rows, zeroshot_log_probs
+from . import fusion, rules, visual
+from .evidence import consistency_scores, loss_scores
+from .inputs import Inputs, check_arrays, check_options
+from .zeroshot import zeroshot_log_probs
 
 logger = logging.getLogger(__name__)
 
 EVIDENCE = ("zeroshot_loss", "zeroshot_consistency", "visual_loss", "visual_consistency", "margin")
-FUSED_TEMPERATURE = 0.01  # CLIP's own scale: 1 / 100
+FUSED_TEMPERATURE = 0.01  # CLIP's own scale; the user's temperature belongs to the paper's rule
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,16 @@ class LabelScores:
         clean_score: (N,) float32 in [0, 1], the probability that the given label is right; NaN
             where unscorable
         verdict: (N,) of "clean", "mislabeled", "uncertain" or "unscorable"
-        suggested_label: (N,) int, the most probable label; -1 where unscorable
+        suggested_label: (N,) int, the most probable label (the given one, where it is); -1 where
+            unscorable
         suggested_confidence: (N,) float32 in [0, 1], its probability; NaN where unscorable
         selected: (N,) bool, the selection of the paper's rule
-        evidence: (N,) float32 arrays, higher is cleaner, NaN where missing: zeroshot_loss,
-            zeroshot_consistency, visual_loss, visual_consistency in [0, 1], and margin, the
-            fused log margin of the given label over the best other one
-        language_weight: in [0, 1], the share of language in the fused opinion
-        warnings: what a user should know of this result, in sentences
+        evidence: (N,) float32 arrays, higher is cleaner, NaN where there is none:
+            ``zeroshot_loss``, ``zeroshot_consistency``, ``visual_loss`` and
+            ``visual_consistency`` in [0, 1], and ``margin``, the log-odds of the given label
+            against the best other one in the fused opinion
+        language_weight: share of language in the fused opinion, in [0, 1]
+        warnings: what to know of this result, in sentences
     """
 
     clean_score: np.ndarray
@@ -43,17 +46,28 @@ class LabelScores:
     selected: np.ndarray
     evidence: dict[str, np.ndarray]
     language_weight: float
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Opinions:
-    """Log-probabilities of the scorable samples, (n, K); None where there is no such opinion."""
+    """Log-probabilities, (n, K), of the scorable samples; rows are NaN where there is none.
 
+    Attributes:
+        rows: (n,) int, where these samples stand among all
+        zeroshot: at the temperature of the paper's rule; None without text features
+        zeroshot_sharp: at CLIP's own scale, likewise
+        visual: in-sample, of the paper's rule
+        visual_unseen: out-of-fold
+        lonely: number of samples without another image in their class
+    """
+
+    rows: np.ndarray
     zeroshot: np.ndarray | None
-    zeroshot_fused: np.ndarray | None
+    zeroshot_sharp: np.ndarray | None
     visual: np.ndarray
-    visual_fused: np.ndarray
+    visual_unseen: np.ndarray
+    lonely: int
 
 
 def score_labels(
@@ -69,85 +83,167 @@ def score_labels(
     folds: int = 5,
     seed: int = 51,
 ) -> LabelScores:
-    """Scores how likely each given label is right. (first working version)"""
-    features = normalize_rows(image_features)
-    labels = np.asarray(labels)
-    texts = None if text_features is None else [normalize_rows(np.atleast_2d(t)) for t in text_features]
-    k = len(texts) if texts is not None else int(num_classes or labels.max() + 1)
-    scorable = np.isfinite(features).all(axis=1) & (labels >= 0)
-    rows = np.flatnonzero(scorable)
-    rows = rows[np.lexsort([visual.row_hashes(features[rows], seed), labels[rows]])]
-    x, y = features[rows], labels[rows]
+    """Scores how likely each given label is right, and suggests a better one.
 
-    fold_of = visual.assign_folds(x, y, folds, seed)
-    vis = visual.in_sample_log_probs(x, y, k)
-    oof = visual.out_of_fold_log_probs(x, y, k, fold_of)
-    zs = zs_fused = None
-    if texts is not None:
-        zs = zeroshot_log_probs(x, texts, temperature, prompt_reduce)
-        zs_fused = zeroshot_log_probs(x, texts, FUSED_TEMPERATURE, prompt_reduce)
+    Two classifiers are made from the features of one frozen CLIP: a zero-shot one from the text
+    features and a logistic regression on the given labels. Their evidence is used twice. The rule
+    of the paper (Feng et al., "CLIPCleaner: Cleaning Noisy Labels with CLIP", ACM MM 2024) selects
+    a pure training set: see :func:`clipcleaner_plugin.rules.select_paper`. For the review of
+    mistakes both opinions are fused into one score: see :mod:`clipcleaner_plugin.fusion`.
 
-    evidence = {name: np.full(len(labels), np.nan, dtype=np.float32) for name in EVIDENCE}
-    for prefix, log_probs in (("zeroshot", zs), ("visual", vis)):
-        if log_probs is not None:
-            evidence[f"{prefix}_loss"][rows] = loss_scores(log_probs, y)
-            evidence[f"{prefix}_consistency"][rows] = consistency_scores(log_probs, y)
-    selected = rules.select_paper(evidence, labels, k, theta_gmm, theta_cons, seed)
+    The result depends on the content of the rows, not on their order, and is the same to the bit
+    on repetition, on any number of cores of one machine. A row that cannot be scored costs nothing
+    but itself.
 
-    weight = language_weight(zs_fused, oof, y)
-    log_q = fuse(zs_fused, oof, weight)
-    margins = label_margins(log_q, y)
-    evidence["margin"][rows] = margins
-    score = np.full(len(labels), np.nan, dtype=np.float32)
-    score[rows] = clean_scores(margins, seed)
-    suggested = np.full(len(labels), -1)
-    suggested[rows] = log_q.argmax(axis=1)
-    confidence = np.full(len(labels), np.nan, dtype=np.float32)
-    confidence[rows] = np.exp(log_q.max(axis=1))
-    verdict = rules.verdicts(labels, suggested, score, selected)
-    return LabelScores(score, verdict, suggested, confidence, selected, evidence, weight)
+    Args:
+        image_features: (N, d) real array of any scale; a row that is not finite, or zero, stands
+            for a missing image
+        labels: (N,) int array in [0, K); -1 where there is no label
+        text_features (None): (K, d) real array of any scale, or K arrays of shape (m_k, d), one
+            row a prompt; None for visual evidence only
+        num_classes (None): K; default: as many as text features, else the largest label + 1
+        theta_gmm (0.5): the paper's rule: posterior that a loss score needs, in [0, 1]
+        theta_cons (0.8): the paper's rule: consistency that is needed, in [0, 1]
+        temperature (0.07): the paper's rule: temperature of the zero-shot classifier, > 0
+        prompt_reduce ("mean"): "mean" over the prompts of a class; "sum", as in the paper's code,
+            favours classes with more prompts
+        folds (5): number of parts that the visual opinion of the fused score is made in, each
+            by a model that has not seen it, >= 2
+        seed (51): seeds folds and mixtures, in [0, 2**32)
+
+    Returns:
+        the scores, with one entry for each of the N samples
+
+    Raises:
+        TypeError, ValueError: if an argument is not as above; the text names it
+    """
+    check_options(
+        theta_gmm=theta_gmm,
+        theta_cons=theta_cons,
+        temperature=temperature,
+        prompt_reduce=prompt_reduce,
+        folds=folds,
+        seed=seed,
+    )
+    inputs = check_arrays(image_features, labels, text_features, num_classes)
+    opinions = _form_opinions(inputs, temperature, prompt_reduce, folds, seed)
+    warnings = _warnings(inputs, opinions)
+    for text in warnings:
+        logger.warning("%s", text)
+    if len(opinions.rows) == 0:
+        return _nothing_scored(len(inputs.labels), warnings)
+
+    y = inputs.labels[opinions.rows]
+    weight = fusion.language_weight(opinions.zeroshot_sharp, opinions.visual_unseen, y)
+    fused = fusion.fuse(opinions.zeroshot_sharp, opinions.visual_unseen, weight)
+    margins = fusion.label_margins(fused, y)
+
+    def column(values: np.ndarray, missing: float) -> np.ndarray:
+        """Puts values of the scorable rows into their places among all."""
+        out = np.full(len(inputs.labels), missing, dtype=values.dtype)
+        out[opinions.rows] = values
+        return out
+
+    evidence = {name: column(values, np.nan) for name, values in _evidence(opinions, y).items()}
+    evidence["margin"] = column(margins, np.nan)
+    selected = rules.select_paper(
+        evidence, inputs.labels, inputs.num_classes, theta_gmm, theta_cons, seed
+    )
+    score = column(fusion.clean_scores(margins, seed), np.nan)
+    suggested = column(fused.argmax(axis=1), -1)
+    return LabelScores(
+        clean_score=score,
+        verdict=rules.verdicts(inputs.labels, suggested, score, selected),
+        suggested_label=suggested,
+        suggested_confidence=column(np.exp(fused.max(axis=1)).astype(np.float32), np.nan),
+        selected=selected,
+        evidence=evidence,
+        language_weight=weight,
+        warnings=warnings,
+    )
 
 
-def loss_scores(log_probs, y):
-    own = log_probs[np.arange(len(y)), y].astype(np.float64)
-    out = np.ones(len(y))
-    for c in np.unique(y):
-        m = y == c
-        lo, hi = own[m].min(), own[m].max()
-        if hi > lo:
-            out[m] = (own[m] - lo) / (hi - lo)
-    return out.astype(np.float32)
+def _form_opinions(
+    inputs: Inputs, temperature: float, prompt_reduce: str, folds: int, seed: int
+) -> _Opinions:
+    """Asks both classifiers about every sample that has an image, a label and a choice."""
+    k, texts = inputs.num_classes, inputs.text_features
+    complete = inputs.has_image & (inputs.labels >= 0)
+    rows = np.flatnonzero(complete) if k > 1 else np.zeros(0, dtype=np.int64)
+    # Everything runs in an order that the content decides: a permutation of the samples permutes
+    # the result to the bit, whatever the rounding of sums.
+    hashes = visual.row_hashes(inputs.image_features[rows], seed)
+    order = np.lexsort([hashes, inputs.labels[rows]])
+    rows, hashes = rows[order], hashes[order]
+    x, y = inputs.image_features[rows], inputs.labels[rows]
+
+    seen = unseen = np.full((len(rows), k), np.nan)
+    if len(np.unique(y)) > 1:
+        fold_of = visual.assign_folds(hashes, y, folds)
+        seen = visual.in_sample_log_probs(x, y, k)
+        unseen = visual.out_of_fold_log_probs(x, y, k, fold_of)
+    if texts is None:
+        # The only image of its class: a model that has seen it says nothing, others know no such
+        # class, and language is not asked.
+        heard = ~np.isnan(unseen).all(axis=1)
+        lonely = int(np.sum(~heard))
+        return _Opinions(rows[heard], None, None, seen[heard], unseen[heard], lonely)
+    return _Opinions(
+        rows,
+        zeroshot_log_probs(x, texts, temperature, prompt_reduce),
+        zeroshot_log_probs(x, texts, FUSED_TEMPERATURE, prompt_reduce),
+        seen,
+        unseen,
+        int(np.isnan(unseen).all(axis=1).sum()),
+    )
 
 
-def consistency_scores(log_probs, y):
-    own = log_probs[np.arange(len(y)), y].astype(np.float64)
-    return np.exp(own - log_probs.max(axis=1)).astype(np.float32)
+def _evidence(opinions: _Opinions, labels: np.ndarray) -> dict[str, np.ndarray]:
+    """The four evidences of the paper, (n,) float32; NaN where a classifier has no opinion."""
+    nothing = np.full(len(labels), np.nan, dtype=np.float32)
+    evidence = dict.fromkeys(rules.LOSSES + rules.CONSISTENCIES, nothing)
+    for name, log_probs in (("zeroshot", opinions.zeroshot), ("visual", opinions.visual)):
+        if log_probs is not None and not np.isnan(log_probs).any():
+            evidence[f"{name}_loss"] = loss_scores(log_probs, labels)
+            evidence[f"{name}_consistency"] = consistency_scores(log_probs, labels)
+    return evidence
 
 
-def language_weight(zs, oof, y) -> float:
-    if zs is None:
-        return 0.0
-    ratio = np.mean(zs.argmax(1) == y) / np.mean(np.nan_to_num(oof, nan=-1e9).argmax(1) == y)
-    return float(0.5 * np.clip((ratio - 0.7) / 0.2, 0, 1))
+def _warnings(inputs: Inputs, opinions: _Opinions) -> tuple[str, ...]:
+    """What a user should know of a result, in sentences."""
+    labels, n = inputs.labels, len(inputs.labels)
+    has_image, has_label = inputs.has_image, labels >= 0
+    verdict = "are unscorable" if inputs.text_features is None else "are judged by language alone"
+    out = []
+    if not has_image.all():
+        out.append(
+            f"{np.sum(~has_image)} of {n} samples have no usable image features (NaN, infinite "
+            "or all zero) and are unscorable"
+        )
+    if not has_label.all():
+        out.append(f"{np.sum(~has_label)} of {n} samples have no label and are unscorable")
+    if inputs.num_classes == 1:
+        out.append("There is only one class, so that no label can be wrong: nothing was scored")
+    elif len(np.unique(labels[has_image & has_label])) == 1:
+        out.append(f"All labels are of one class: the samples {verdict}")
+    elif opinions.lonely:
+        out.append(
+            f"{opinions.lonely} samples belong to classes that have only one different image; "
+            f"they {verdict}"
+        )
+    return tuple(out)
 
 
-def fuse(zs, oof, weight):
-    from .zeroshot import log_softmax
-    floor = np.log(1e-6)
-    v = np.maximum(np.nan_to_num(oof, nan=0.0, neginf=floor), floor)
-    q = (1 - weight) * v
-    if zs is not None and weight:
-        q = q + weight * zs
-    return log_softmax(q)
-
-
-def label_margins(log_q, y):
-    own = log_q[np.arange(len(y)), y]
-    other = log_q.copy()
-    other[np.arange(len(y)), y] = -np.inf
-    return (own - other.max(axis=1)).astype(np.float32)
-
-
-def clean_scores(margins, seed):
-    mixture = fit_mixture(margins, seed)
-    return sigmoid(margins) if mixture is None else mixture.posterior(margins)
+def _nothing_scored(n: int, warnings: tuple[str, ...]) -> LabelScores:
+    """The result where there is no sample with an image, a label and a choice of classes."""
+    nothing = np.full(n, np.nan, dtype=np.float32)
+    return LabelScores(
+        clean_score=nothing,
+        verdict=np.full(n, "unscorable"),
+        suggested_label=np.full(n, -1),
+        suggested_confidence=nothing.copy(),
+        selected=np.zeros(n, dtype=bool),
+        evidence={name: nothing.copy() for name in EVIDENCE},
+        language_weight=0.0,
+        warnings=warnings,
+    )

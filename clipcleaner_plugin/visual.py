@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-import os
-import threading
-import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
+from .fitting import convergence_logged, one_blas_thread, run_side_by_side
 from .zeroshot import log_softmax
 
-logger = logging.getLogger(__name__)
-
 MAX_ITERATIONS = 10_000
-TOLERANCE = 1e-6
-
-# The limit on BLAS threads holds for the whole process: two fits that set and reset it in turn
-# could leave it set for good.
-_FIT_LOCK = threading.Lock()
+# Largest entry of the gradient at which a fit has converged. The in-sample fit is part of the
+# paper's rule and is compared sample by sample; the other is ten times as dear.
+IN_SAMPLE_TOLERANCE = 1e-6
+OUT_OF_FOLD_TOLERANCE = 1e-5
+ALWAYS_TRAIN = -1  # the fold of samples that every model is fitted on and none predicts
 
 
 def row_hashes(features: np.ndarray, seed: int) -> np.ndarray:
@@ -37,97 +31,87 @@ def row_hashes(features: np.ndarray, seed: int) -> np.ndarray:
     key = str(seed).encode()
     rows = np.ascontiguousarray(features)
     digests = [hashlib.blake2b(row, digest_size=8, key=key).digest() for row in rows]
-    return np.frombuffer(b"".join(digests), dtype=np.uint64)
+    return np.frombuffer(b"".join(digests), dtype="<u8")
 
 
-def assign_folds(features: np.ndarray, labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def assign_folds(hashes: np.ndarray, labels: np.ndarray, folds: int) -> np.ndarray:
     """Assigns samples to folds by their content, stratified by label.
 
-    The members of a class are ordered by a seeded hash of their features and dealt out in turn;
-    each class starts at another fold. The order of the samples plays no part, and the copies of
-    one image within a class share a fold, so that no model is tested on what it was fitted on.
+    The members of a class are ordered by hash and dealt out in turn; each class starts at another
+    fold. The order of the samples plays no part, and the copies of one image within a class share
+    a fold, so that no model is tested on what it was fitted on.
 
     Args:
-        features: (N, d) array
+        hashes: (N,) uint64 array from :func:`row_hashes`
         labels: (N,) int array
         folds: number of folds, >= 2
-        seed: seeds the order
 
     Returns:
-        (N,) int array in [0, folds)
+        (N,) int array in [0, folds); ``ALWAYS_TRAIN`` for the members of a class without two
+        different images, which would otherwise be missing from the model that predicts them
     """
-    hashes = row_hashes(features, seed)
     assigned = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        _, rank = np.unique(hashes[members], return_inverse=True)
-        assigned[members] = (rank + label) % folds
+        images, rank = np.unique(hashes[members], return_inverse=True)
+        assigned[members] = (rank + label) % folds if len(images) > 1 else ALWAYS_TRAIN
     return assigned
 
 
 def in_sample_log_probs(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Class-balanced logistic regression (``C=1``), predicted on the samples it was fitted on.
 
+    Multinomial, with intercept, L2 on the coefficients only, run to convergence, as in Feng et
+    al. (CLIPCleaner, ACM MM 2024) and their reference implementation.
+
     Args:
         features: (N, d) float array of unit rows
-        labels: (N,) int array in [0, K)
+        labels: (N,) int array in [0, K), at least two different ones
         num_classes: K
 
     Returns:
-        (N, K) float64 array of log-probabilities; -inf for classes without samples, NaN
-        everywhere where fewer than two classes have samples
+        (N, K) float64 array of log-probabilities; -inf for classes without samples
     """
-    return _run_fits([_in_sample_job(features, labels, num_classes)])[0]
+    with convergence_logged("class-balanced fit"), one_blas_thread():
+        return _fit_predict(
+            features, labels, features, num_classes, 1.0, "balanced", IN_SAMPLE_TOLERANCE
+        )
 
 
 def out_of_fold_log_probs(
     features: np.ndarray, labels: np.ndarray, num_classes: int, fold_of: np.ndarray
 ) -> np.ndarray:
-    """Logistic regression (``C=10``) where no model predicts a sample it has seen.
+    """Logistic regression (``C=10``) where no model predicts a sample that it has seen.
+
+    Classes are weighted by their size: balanced weights were no better on imbalanced data.
 
     Args:
         features: (N, d) float array of unit rows
-        labels: (N,) int array in [0, K)
+        labels: (N,) int array in [0, K), at least two different ones
         num_classes: K
         fold_of: (N,) int array from :func:`assign_folds`
 
     Returns:
-        (N, K) float64 array of log-probabilities; -inf for classes that the model of the fold has
-        not seen. A sample whose own class its model has not seen has a row of NaN: no opinion
+        (N, K) float64 array of log-probabilities; -inf for classes without samples. A row of NaN,
+        no opinion, for samples that every model was fitted on
     """
-    jobs = [
-        _fold_job(features, labels, num_classes, fold_of == fold) for fold in np.unique(fold_of)
-    ]
+    held_out = [fold_of == fold for fold in np.unique(fold_of[fold_of != ALWAYS_TRAIN])]
+    fits = [partial(_out_of_fold_fit, features, labels, num_classes, test) for test in held_out]
     log_probs = np.full((len(labels), num_classes), np.nan)
-    for fold, rows in zip(np.unique(fold_of), _run_fits(jobs), strict=True):
-        log_probs[fold_of == fold] = rows
-    own = np.take_along_axis(log_probs, labels[:, None], axis=1)[:, 0]
-    log_probs[np.isneginf(own)] = np.nan
+    with convergence_logged("out-of-fold fit"):
+        for test, rows in zip(held_out, run_side_by_side(fits), strict=True):
+            log_probs[test] = rows
     return log_probs
 
 
-def _in_sample_job(
-    features: np.ndarray, labels: np.ndarray, num_classes: int
-) -> Callable[[], np.ndarray]:
-    return lambda: _fit_predict(features, labels, features, num_classes, 1.0, "balanced")
-
-
-def _fold_job(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, held_out: np.ndarray
-) -> Callable[[], np.ndarray]:
-    train = ~held_out
-    return lambda: _fit_predict(
-        features[train], labels[train], features[held_out], num_classes, 10.0, None
-    )
-
-
-def _run_fits(jobs: list[Callable[[], np.ndarray]]) -> list[np.ndarray]:
-    """Runs fits side by side, each on one BLAS thread: the result is the same on any number."""
-    from threadpoolctl import threadpool_limits
-
-    workers = min(len(jobs), len(os.sched_getaffinity(0)))
-    with _FIT_LOCK, threadpool_limits(1), ThreadPoolExecutor(max(workers, 1)) as pool:
-        return list(pool.map(lambda job: job(), jobs))
+def _out_of_fold_fit(
+    features: np.ndarray, labels: np.ndarray, num_classes: int, test: np.ndarray
+) -> np.ndarray:
+    train = ~test
+    return _fit_predict(
+        features[train], labels[train], features[test], num_classes, 10.0, None,
+        OUT_OF_FOLD_TOLERANCE,
+    )  # fmt: skip
 
 
 def _fit_predict(
@@ -137,22 +121,18 @@ def _fit_predict(
     num_classes: int,
     c: float,
     class_weight: str | None,
+    tolerance: float,
 ) -> np.ndarray:
     """Fits on ``train`` and returns the (len(test), K) log-probabilities of ``test``."""
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    log_probs = np.full((len(test), num_classes), -np.inf)
-    if len(np.unique(labels)) < 2:
-        return np.full_like(log_probs, np.nan)
     model = LogisticRegression(
-        C=c, class_weight=class_weight, max_iter=MAX_ITERATIONS, tol=TOLERANCE
+        C=c, class_weight=class_weight, tol=tolerance, max_iter=MAX_ITERATIONS
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ConvergenceWarning)
-        model.fit(train.astype(np.float64), labels)
-    scores = model.decision_function(test.astype(np.float64))
-    if scores.ndim == 1:  # two classes: one score, that of the second
-        scores = np.stack([np.zeros_like(scores), scores], axis=1)
-    log_probs[:, model.classes_] = log_softmax(scores)
+    model.fit(train.astype(np.float64), labels)
+    logits = model.decision_function(test.astype(np.float64))
+    if logits.ndim == 1:  # two classes: one logit, that of the second
+        logits = np.stack([np.zeros_like(logits), logits], axis=1)
+    log_probs = np.full((len(test), num_classes), -np.inf)
+    log_probs[:, model.classes_] = log_softmax(logits)
     return log_probs

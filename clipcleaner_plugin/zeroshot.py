@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
+from .fitting import run_side_by_side
+
 REDUCTIONS = ("mean", "sum")
+_BLOCK = 8192  # rows; fixed, so that a row's result does not depend on the number of cores
 
 
 def normalize_rows(matrix: np.ndarray) -> np.ndarray:
@@ -19,8 +23,9 @@ def normalize_rows(matrix: np.ndarray) -> np.ndarray:
         (N, d) float32 array. A row that holds a value which is not finite, or no direction (all
         zeros), becomes a row of NaN
     """
-    rows = np.array(matrix, dtype=np.float32)
-    # Dividing by the largest entry first keeps the squares of huge and of tiny rows finite.
+    with np.errstate(over="ignore"):  # beyond float32 is not finite, hence NaN below
+        rows = np.array(matrix, dtype=np.float32)
+    # Dividing by the largest entry first keeps the squares of huge and of tiny rows in range.
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         rows /= np.max(np.abs(rows), axis=1, keepdims=True, initial=0)
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -50,15 +55,21 @@ def zeroshot_log_probs(
         (N, K) float32 array of log-probabilities, finite however small the probability
     """
     counts = np.array([len(prompts) for prompts in text_features])
-    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
     prompts = np.concatenate([np.asarray(t, dtype=np.float32) for t in text_features])
-    logits = np.asarray(image_features, dtype=np.float32) @ prompts.T
-    logits /= np.float32(temperature)
-    if len(prompts) > len(counts):
-        logits = _grouped_logsumexp(logits, starts, counts)
-        if prompt_reduce == "mean":
-            logits -= np.log(counts, dtype=np.float32)
-    return log_softmax(logits)
+    images = np.asarray(image_features, dtype=np.float32)
+    log_probs = np.empty((len(images), len(counts)), dtype=np.float32)
+
+    def classify(start: int) -> None:
+        rows = slice(start, start + _BLOCK)
+        logits = images[rows] @ prompts.T / np.float32(temperature)
+        if len(prompts) > len(counts):
+            logits = _logsumexp_groups(logits, counts)
+            if prompt_reduce == "mean":
+                logits -= np.log(counts).astype(np.float32)
+        log_probs[rows] = log_softmax(logits)
+
+    run_side_by_side([partial(classify, start) for start in range(0, len(images), _BLOCK)])
+    return log_probs
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
@@ -74,8 +85,9 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-def _grouped_logsumexp(logits: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """``log(sum(exp(x)))`` over runs of columns; each run is shifted by its own maximum."""
+def _logsumexp_groups(logits: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """``log(sum(exp(x)))`` over runs of ``counts`` columns, each shifted by its own maximum."""
+    starts = np.cumsum(counts) - counts
     peaks = np.maximum.reduceat(logits, starts, axis=1)
     sums = np.add.reduceat(np.exp(logits - np.repeat(peaks, counts, axis=1)), starts, axis=1)
     return peaks + np.log(sums)
