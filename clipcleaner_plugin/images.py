@@ -119,8 +119,9 @@ def _decode(file: IO[bytes], path: str | os.PathLike[str]) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    # Asked after load(): PNG may keep EXIF behind the pixels, and TIFF is turned while loading.
-    # Damaged EXIF must not cost a good image.
+    if image.format == "TIFF":  # turned by load(), but before Pillow 10.1 the tag says otherwise
+        return 1
+    # Asked after load(): PNG may keep EXIF behind the pixels. Damaged EXIF costs no good image.
     try:
         value = image.getexif().get(_ORIENTATION_TAG)
     except Exception:

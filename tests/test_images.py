@@ -46,13 +46,15 @@ STORED = {
 
 
 @pytest.mark.parametrize("orientation", STORED)
-@pytest.mark.parametrize("suffix", ["png", "tiff", "webp", "jpg"])
+@pytest.mark.parametrize("suffix", ["png", "tiff", "lzw.tiff", "webp", "jpg"])
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
     upright = blocks()
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / f"turned.{suffix}"
-    options = {"lossless": True} if suffix == "webp" else {}
+    options: dict[str, object] = {"lossless": True} if suffix == "webp" else {}
+    if suffix == "lzw.tiff":
+        options = {"compression": "tiff_lzw"}
     if suffix == "jpg":
         options = {"quality": 98, "subsampling": 0}
     stored = np.ascontiguousarray(STORED[orientation](upright))

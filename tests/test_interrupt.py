@@ -199,7 +199,7 @@ def test_kill_9_again_and_again(
     rng = random.Random(20)
     stored = 0
     groups = []
-    for attempt in range(8):
+    for attempt in range(6):
         log = tmp_path / f"log{attempt}"
         groups.append(server.start(tmp_path / "store", log, workers=2 * (attempt % 2)))
         wait_for(log, BATCH * rng.randint(1, 3))
@@ -207,7 +207,7 @@ def test_kill_9_again_and_again(
         os.kill(groups[-1], signal.SIGKILL)
         assert server.wait() == "killed"
         stored += reported(log)
-    assert stored >= 8 * BATCH
+    assert stored >= 6 * BATCH
     check_and_finish(tmp_path / "store", stored, images, uninterrupted)
     for group in groups:
         wait_until_empty(group)  # orphaned workers notice by themselves
@@ -247,7 +247,7 @@ def test_ctrl_c_at_the_start(
 ) -> None:
     """While the workers start: an interrupt in the middle of a fork is easily lost."""
     stored = 0
-    for delay in (0.0, 0.02, 0.04, 0.06, 0.08):
+    for delay in (0.0, 0.03, 0.06):
         log = tmp_path / f"log{delay}"
         group = server.start(tmp_path / "store", log, workers=2)
         deadline = time.monotonic() + 30
