@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
-import threading
 from typing import Any
 
 import fiftyone.operators as foo
@@ -24,12 +21,12 @@ def input_cost(
 ) -> None:
     """Adds a line with the number of samples, of missing embeddings, and the device.
 
-    Blocks the form where the model is not one that can be had. Both need the model library, which
-    takes seconds to load: until it is there, the line has the number of samples only.
+    Blocks the form where there is no such model. A server's first form waits a few seconds for the
+    model library; the run would wait for it anyway.
     """
     n = samples.count()
     facts = [f"{n:,} samples"]
-    if in_force(ctx.params).get("embeddings", COMPUTE) == COMPUTE and _loaded("open_clip"):
+    if in_force(ctx.params).get("embeddings", COMPUTE) == COMPUTE:
         options = library_options(ctx)
         try:
             if n <= _COUNTED and _names_itself(options):
@@ -66,11 +63,3 @@ def _device(options: dict[str, Any]) -> str:
     from clipcleaner_plugin.models import choose_device
 
     return str(choose_device(options.get("device")))
-
-
-def _loaded(module: str) -> bool:
-    """Whether a module is loaded; begins to load it in the background if not."""
-    if module in sys.modules:
-        return not getattr(sys.modules[module].__spec__, "_initializing", False)
-    threading.Thread(target=importlib.import_module, args=(module,), daemon=True).start()
-    return False

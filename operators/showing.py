@@ -34,11 +34,8 @@ def show_verdict(ctx: foo.executor.ExecutionContext, key: str, verdict: str) -> 
         messages for the App; a generator operator yields them, another one need not
     """
     view = run_view(ctx.dataset, key, verdict)
-    name = f"{key}: {verdict}"
-    # By its name, the App says above the grid what it shows
-    loaded = ctx.dataset.has_saved_view(name)
-    shown = ctx.ops.set_view(name=name) if loaded else ctx.ops.set_view(view=view)
-    return [shown, ctx.ops.set_active_fields(explaining_fields(ctx, key))]
+    # Not by the name of the saved view: the App knows only those that were there when it was opened
+    return [ctx.ops.set_view(view=view), ctx.ops.set_active_fields(explaining_fields(ctx, key))]
 
 
 def explaining_fields(ctx: foo.executor.ExecutionContext, key: str) -> list[str]:

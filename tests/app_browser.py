@@ -1,0 +1,140 @@
+"""The FiftyOne App in a headless browser: a server of its own, and the steps that a user takes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+_ARGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
+]  # fmt: skip
+_SERVER = """
+import sys, fiftyone as fo
+dataset = fo.load_dataset(sys.argv[1])
+fo.launch_app(dataset, remote=True, port=int(sys.argv[2]), address="127.0.0.1").wait(-1)
+"""
+_TIMEOUT = 60  # seconds; every step is polled, so that only a failure takes as long
+
+
+@contextlib.contextmanager
+def serve(dataset: str, plugins_dir: Path, log: Path) -> Iterator[str]:
+    """Serves a dataset in the App, from a process that shares this one's database.
+
+    Yields:
+        the address of the dataset's page
+    """
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    env = {**os.environ, "FIFTYONE_PLUGINS_DIR": str(plugins_dir)}
+    command = [sys.executable, "-c", _SERVER, dataset, str(port)]
+    with log.open("w") as out:
+        server = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
+    try:
+        _wait_for_server(f"http://127.0.0.1:{port}", server, log)
+        yield f"http://127.0.0.1:{port}/datasets/{dataset}"
+    except Exception:
+        print(f"the server said: {log.read_text()[-3000:]}")
+        raise
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def _wait_for_server(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _TIMEOUT
+    while time.monotonic() < deadline and server.poll() is None:
+        with contextlib.suppress(OSError):
+            urllib.request.urlopen(address, timeout=2).close()
+            return
+        time.sleep(0.2)
+    raise RuntimeError(f"the App's server did not start: {log.read_text()[-3000:]}")
+
+
+@contextlib.contextmanager
+def open_page(address: str, chromium: str, failure: Path) -> Iterator[Page]:
+    """Opens the App's page and waits for its first samples; nothing but the server is reached.
+
+    Args:
+        address: of the page
+        chromium: path of the browser
+        failure: where to put a picture of the page if the test fails
+    """
+    from playwright.sync_api import sync_playwright
+
+    host = address.split("/")[2]
+
+    def local(url: str) -> bool:
+        return host in url or url.startswith(("data:", "blob:"))
+
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=_ARGS)
+        page = browser.new_page(viewport={"width": 1500, "height": 950})
+        page.set_default_timeout(1000 * _TIMEOUT)
+        page.route("**/*", lambda r: r.continue_() if local(r.request.url) else r.abort())
+        page.goto(address)
+        page.locator('[data-cy="fo-grid"] [data-cy="looker"]').first.wait_for()
+        with contextlib.suppress(Exception):  # an advertisement that is not always there
+            page.get_by_text("Dismiss", exact=True).click(timeout=3000)
+        try:
+            yield page
+        except Exception:
+            page.screenshot(path=str(failure))
+            print(f"the page as it was: {failure}")
+            raise
+        finally:
+            browser.close()
+
+
+def open_operator(page: Page, label: str) -> Locator:
+    """Finds an operator in the operator browser and returns its form."""
+    page.keyboard.press("`")
+    page.locator('input[data-cy="operators-browser-search"]').fill(label)
+    page.locator('[data-cy="operators-browser"]').get_by_text(label, exact=True).click()
+    return page.locator('[data-cy="operators-prompt-modal"]')
+
+
+def field(form: Locator, label: str) -> Locator:
+    """Returns the input below a label."""
+    return form.locator(f"xpath=//*[text()='{label}']/following::input[1]")
+
+
+def choose(page: Page, form: Locator, label: str, option: str) -> None:
+    """Chooses an option of the dropdown below a label."""
+    form.locator(f"xpath=//*[text()='{label}']/following::*[@role='combobox'][1]").click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
+def submit(form: Locator, label: str = "Execute") -> None:
+    """Presses a form's button, as soon as the App has validated the form."""
+    form.get_by_role("button", name=label, exact=True).click()
+
+
+def grid_count(page: Page) -> int:
+    """Returns the number of samples that the App says it shows; -1 while it says none."""
+    shown = page.locator('[data-cy="entry-counts"]')
+    match = re.match(r"\s*([\d,]+)", shown.inner_text()) if shown.count() else None
+    return int(match[1].replace(",", "")) if match else -1
+
+
+def wait_for_count(page: Page, n: int) -> None:
+    """Waits until the grid shows n samples."""
+    deadline = time.monotonic() + _TIMEOUT
+    while grid_count(page) != n:
+        assert time.monotonic() < deadline, f"the grid shows {grid_count(page)} samples, not {n}"
+        page.wait_for_timeout(100)

@@ -1,0 +1,108 @@
+"""From a noisy dataset to its wrong labels, in the App, through forms, as a user does it.
+
+Pictures for the documentation are taken where SCREENSHOTS names a folder::
+
+    SCREENSHOTS=docs/images make test ARGS=tests/test_app_e2e.py
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import fiftyone as fo
+import pytest
+from app_browser import (
+    choose,
+    field,
+    grid_count,
+    open_operator,
+    open_page,
+    serve,
+    submit,
+    wait_for_count,
+)
+
+from clipcleaner_plugin.demo_data import demo_dataset, read_images, set_labels
+from clipcleaner_plugin.noise import inject_noise
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+pytestmark = pytest.mark.e2e
+
+RATE = 0.3
+
+
+@pytest.fixture
+def noisy() -> fo.Dataset:
+    """Digits that the embedded CLIP has not seen, 30 % of the labels redrawn."""
+    images = read_images()
+    dataset = demo_dataset("handwritten-digits", images)
+    noisy = inject_noise(images.labels, len(images.classes), rate=RATE)
+    set_labels(dataset, "ground_truth", images.names(noisy))
+    yield dataset
+    dataset.delete()
+
+
+def take_picture(page: Page, name: str, only: Locator | None = None) -> None:
+    folder = os.environ.get("SCREENSHOTS")
+    if folder:
+        page.mouse.move(5, 5)  # no tooltip in the picture
+        page.wait_for_timeout(1500)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (only or page).screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def test_wrong_labels_are_found_and_shown(
+    noisy: fo.Dataset, repo_root: Path, chromium: str, tmp_path: Path
+) -> None:
+    log, failure = tmp_path / "server.log", tmp_path / "page.png"
+    with (
+        serve(noisy.name, repo_root, log) as address,
+        open_page(address, chromium, failure) as page,
+    ):
+        form = open_operator(page, "Apply CLIPCleaner")
+        choose(page, form, "Label field", "ground_truth")
+        field(form, "Model").click()
+        page.get_by_role("option", name="tiny-clip-digits").click()
+        form.get_by_text("Weights").wait_for(state="detached")
+        form.get_by_text("embeddings to compute").wait_for()
+        take_picture(page, "app-form")
+        submit(form)
+        toast = page.get_by_text(re.compile(r"labels look wrong|CLIPCleaner failed")).first
+        toast.wait_for()
+        assert f"of {len(noisy)} labels look wrong" in toast.inner_text()
+        page.get_by_role("button", name="Done").click()
+
+        found = planted_errors_found(noisy)
+        wait_for_count(page, found)
+
+        load(page, "Clean")
+        wait_for_count(page, noisy.match({"clipcleaner_verdict": "clean"}).count())
+        load(page, "Mislabeled")
+        wait_for_count(page, found)
+        take_picture(page, "app-mislabeled")
+        assert grid_count(page) == found
+
+
+def planted_errors_found(noisy: fo.Dataset) -> int:
+    """Checks in the database that the mislabeled view holds the planted errors."""
+    noisy.reload()
+    view = noisy.load_saved_view("clipcleaner: mislabeled")
+    pairs = ["ground_truth.label", "trusted_label.label"]
+    wrong = {i for i, a, b in zip(*noisy.values(["id", *pairs]), strict=True) if a != b}
+    shown = set(view.values("id"))
+    assert len(wrong) > 200
+    assert len(shown & wrong) / len(shown) >= 0.9, "precision"
+    assert len(shown & wrong) / len(wrong) >= 0.9, "recall"
+    return len(shown)
+
+
+def load(page: Page, verdict: str) -> None:
+    form = open_operator(page, "Load CLIPCleaner view")
+    form.get_by_text(re.compile(rf"^{verdict} \(\d")).click()
+    submit(form, "Load")
+    form.wait_for(state="detached")
