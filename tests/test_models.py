@@ -291,6 +291,18 @@ def test_hub_out_of_reach_says_what_to_do(hub_cache: Path) -> None:
         assert "open_clip_config.json" in str(caught.value) and TINY_CLIP in str(caught.value)
 
 
+def test_text_tower_that_lives_on_the_hub_says_so(tmp_path: Path, hub_cache: Path) -> None:
+    towers = {
+        "hf_model_name": "org/text-tower",
+        "hf_proj_type": "mlp",
+        "hf_pooler_type": "mean_pooler",
+    }
+    write_config(tmp_path, changed(VIT, text_cfg=towers))
+    (tmp_path / "open_clip_model.safetensors").write_bytes(b"never read")
+    with pytest.raises(ValueError, match=r"could not build .*network is needed once"):
+        load_model(tmp_path, device="cpu")
+
+
 # --- QuickGELU
 
 
