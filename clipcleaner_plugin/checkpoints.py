@@ -51,8 +51,7 @@ def find_weights(folder: Path) -> Path:
         names = ", ".join(f.name for f in found)
         raise ValueError(
             f"model folder {folder}: {len(found)} weights files ({names}) and none is named "
-            f"{_PREFERRED[0]}; "
-            "pass the path of the one to use"
+            f"{_PREFERRED[0]}; pass the path of the one to use"
         )
     return found[0]
 
@@ -104,8 +103,8 @@ def load_weights(model: torch.nn.Module, path: Path, architecture: str) -> None:
         ) from error
     except RuntimeError as error:
         raise ValueError(
-            f"weights {path} do not fit architecture {architecture}: {_shortened(error)}. "
-            "Name the architecture that they were trained with"
+            f"weights {path} do not fit architecture {architecture}: {_shortened(error)}. Name the "
+            "architecture that they were trained with"
         ) from error
     except (
         AttributeError,
@@ -133,18 +132,17 @@ def _refuse_code(path: Path) -> None:
     if _is_torchscript(path):
         raise ValueError(
             f"weights {path}: a TorchScript archive (OpenAI's original .pt files are) holds "
-            "program code and is not "
-            "run. The same weights come with model='ViT-B-32', pretrained='openai'; or convert the "
-            "file once: "
-            "torch.save(torch.jit.load(path, map_location='cpu').state_dict(), 'weights.pt')"
+            "program code and is not run. OpenAI's weights come with pretrained='openai'; or, if "
+            "you trust the file, convert it once with open_clip.load_openai_model(path, 'fp32', "
+            "'cpu').state_dict() and torch.save(…, 'openai.pt')"
         )
     try:
         torch.load(path, map_location="meta", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"weights {path}: damaged, or holds Python objects other than tensors, which could run "
-            "code; not loaded. "
-            f"Save the state dict alone, best as safetensors ({_shortened(error)})"
+            "code; not loaded. Save the state dict alone, best as safetensors "
+            f"({_shortened(error)})"
         ) from error
     except (
         AttributeError,

@@ -225,8 +225,8 @@ def _against_truth(demo: Demo) -> list[str]:
         f"found             {found['found']:>6}  recall {_number(found['recall'])}",
         f"missed            {found['missed']:>6}",
         f"falsely flagged   {found['falsely_flagged']:>6}  precision {_number(found['precision'])}",
-        f"right suggestions {round(_or_zero(found['suggestions_right']) * found['found']):>6}  "
-        f"of the {found['found']} found",
+        f"right suggestions {round(_or_zero(found['suggestions_right']) * found['found']):>6}  of "
+        f"the {found['found']} found",
         *_listed("missed", demo, flagged=False),
         *_listed("falsely flagged", demo, flagged=True),
     ]

@@ -244,8 +244,8 @@ def _from_zoo(name: str, label_field: str, split: str | None) -> Images:
     except Exception as error:  # whatever the zoo's many downloaders raise
         raise ValueError(
             f"zoo dataset {name!r} could not be loaded ({type(error).__name__}: {error}). Without "
-            "network, pass a "
-            "directory with a folder for each class, or a FiftyOne dataset of yours"
+            "network, pass a directory with a folder for each class, or a FiftyOne dataset of "
+            "yours"
         ) from error
     try:
         return _from_dataset(

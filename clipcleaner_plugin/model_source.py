@@ -67,8 +67,7 @@ def resolve(
     pretrained: str | os.PathLike[str] | None = DEFAULT_PRETRAINED,
     preprocess: Mapping[str, Any] | None = None,
 ) -> ResolvedModel:
-    """Finds out which model is meant; only a "hf-hub:" model asks the network (for its
-    configuration).
+    """Finds out which model is meant; only "hf-hub:" asks the network, for the configuration.
 
     Args:
         model: an open_clip name, "hf-hub:org/name", a local folder or file, or :data:`TINY_CLIP`
@@ -183,8 +182,8 @@ def _from_file(path: Path, architecture: str | None, overrides: dict[str, Any]) 
     if architecture is None:
         raise ValueError(
             f"model={str(path)!r}: weights alone do not say their architecture. Put {CONFIG_NAME} "
-            "beside the file, or "
-            f"pass model='ViT-B-32' (its architecture) with pretrained={str(path)!r}"
+            "beside the file, or pass model='ViT-B-32' (its architecture) with "
+            f"pretrained={str(path)!r}"
         )
     config = open_clip.get_model_config(architecture)
     return ResolvedModel(
@@ -198,8 +197,7 @@ def _from_file(path: Path, architecture: str | None, overrides: dict[str, Any]) 
 
 
 def _guess_quick_gelu(architecture: str, path: Path) -> bool:
-    """A state dict does not say its activation either; only OpenAI's name on the file settles
-    it."""
+    """A state dict does not say its activation; only OpenAI's name on the file settles it."""
     import open_clip
 
     twin = f"{architecture}-quickgelu"
@@ -230,8 +228,8 @@ def _refuse_other_architecture(architecture: str, config: Mapping[str, Any], pat
         if mine is not None and its is not None and mine != its:
             raise ValueError(
                 f"weights {path}: {CONFIG_NAME} beside it has {'.'.join(key)} = {its}, but "
-                f"model={architecture!r} has "
-                f"{mine}; pass model={str(path)!r} to use what the file says"
+                f"model={architecture!r} has {mine}; pass model={str(path)!r} to use what the file "
+                "says"
             )
 
 
@@ -253,8 +251,7 @@ def _from_hub(name: str, overrides: dict[str, Any]) -> ResolvedModel:
     except Exception as error:  # whatever the hub's client raises, offline, refused or not found
         raise ValueError(
             f"{download_failure(name, error)}. A model on the hub must be in open_clip's format: "
-            "its "
-            f"repository holds {CONFIG_NAME}"
+            f"its repository holds {CONFIG_NAME}"
         ) from error
     document = _read_config(path)
     config = document["model_cfg"]
@@ -277,11 +274,9 @@ def download_failure(name: str, error: Exception) -> str:
     """
     return (
         f"could not download {name} ({describe(error)}). The first use of a model needs the "
-        "network (huggingface.co); "
-        f"afterwards it is cached. Without network: bring a folder with {CONFIG_NAME} and "
-        "open_clip_model.safetensors "
-        f"and pass model='/that/folder', or use the embedded model={TINY_CLIP!r} (handwritten "
-        "digits only)"
+        "network (huggingface.co); afterwards it is cached. Without network: bring a folder with "
+        f"{CONFIG_NAME} and open_clip_model.safetensors and pass model='/that/folder', or use the "
+        f"embedded model={TINY_CLIP!r} (handwritten digits only)"
     )
 
 

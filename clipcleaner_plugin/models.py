@@ -126,11 +126,9 @@ def load_model(
         pretrained ("openai"): an open_clip tag of the architecture, or a local weights file
             (.safetensors, .bin, .pt, .pth); not used where ``model`` brings its own weights
         preprocess (None): for a weights file without open_clip_config.json, how its images were
-            prepared: "mean" and
-            "std" (three numbers each, for pixels in [0, 1]), and optionally "size", "interpolation"
-            ("bicubic" or
-            "bilinear"), "resize_mode" ("shortest", "longest" or "squash") and "fill_color". For
-            other models, replaces these values
+            prepared: "mean" and "std" (three numbers each, for pixels in [0, 1]), and optionally
+            "size", "interpolation" ("bicubic" or "bilinear"), "resize_mode" ("shortest", "longest"
+            or "squash") and "fill_color". For other models, replaces these values
         device (None): "cuda", "cuda:1", "mps", "cpu"; by default the first of cuda, mps, cpu that
             is there
 
@@ -235,8 +233,7 @@ def _download(source: ResolvedModel) -> Path:
 
 
 def _build(source: ResolvedModel) -> tuple[torch.nn.Module, Callable[[Image], torch.Tensor]]:
-    """The architecture without weights, and the validation transform that open_clip itself would
-    give."""
+    """The architecture without weights, and the validation transform that belongs to it."""
     import open_clip
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
@@ -254,8 +251,7 @@ def _build(source: ResolvedModel) -> tuple[torch.nn.Module, Callable[[Image], to
     except (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"could not build {source.readable} ({describe(error)}); if its text tower comes from "
-            "the Hugging Face hub, "
-            "the network is needed once"
+            "the Hugging Face hub, the network is needed once"
         ) from error
     return module, image_transform_v2(PreprocessCfg(**source.preprocess), is_train=False)
 
@@ -268,15 +264,13 @@ def _tokenizer(source: ResolvedModel) -> Callable[[list[str]], torch.Tensor]:
     except (ImportError, OSError, RuntimeError, ValueError) as error:
         raise ValueError(
             f"could not get the tokenizer of {source.readable} ({describe(error)}); tokenizers "
-            "from the Hugging Face "
-            "hub need the network once"
+            "from the Hugging Face hub need the network once"
         ) from error
 
 
 @contextlib.contextmanager
 def _without_open_clip_chatter() -> Iterator[None]:
-    """open_clip logs to the root logger, which it also configures, and warns of random weights
-    before we load them."""
+    """open_clip configures the root logger, and warns of random weights before we load them."""
 
     def from_elsewhere(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.ERROR or "open_clip" not in Path(record.pathname).parts

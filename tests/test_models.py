@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def test_wrong_texts_are_refused(folder: Path, texts: Any) -> None:
 
 def test_transform_can_be_pickled(folder: Path, picture: Image.Image) -> None:
     transform = load_model(folder, device="cpu").transform
-    again = pickle.loads(pickle.dumps(transform))
+    again = ForkingPickler.loads(ForkingPickler.dumps(transform))
     assert torch.equal(again(picture), transform(picture))
 
 
@@ -412,11 +412,32 @@ def test_a_type_error_does_not_open_the_door(folder: Path, tmp_path: Path) -> No
     assert not marker.exists()
 
 
-def test_torchscript_is_refused_with_a_way_out(folder: Path) -> None:
-    path = folder / "ViT-B-32.pt"
-    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), str(path))
-    with pytest.raises(ValueError, match=r"TorchScript.*pretrained='openai'.*torch\.jit\.load"):
-        load_model(path)
+def test_torchscript_is_refused_with_a_way_out(
+    tmp_path: Path, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    like_openai = changed(
+        VIT,
+        quick_gelu=True,
+        vision_cfg={"image_size": 16, "layers": 1, "width": 64, "patch_size": 8},
+        text_cfg={**VIT["text_cfg"], "width": 64},
+    )
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-B-32", like_openai)
+    original = open_clip.create_model("ViT-B-32").eval()
+    mask = original.attn_mask
+    del original.attn_mask
+    original.attn_mask = mask  # no buffer: OpenAI's archives do not hold it
+    archive = tmp_path / "ViT-B-32.pt"
+    torch.jit.save(torch.jit.script(original), str(archive))
+    with pytest.raises(ValueError, match=r"TorchScript.*pretrained='openai'.*load_openai_model"):
+        load_model("ViT-B-32", archive, preprocess=GIVEN)
+    weights = open_clip.load_openai_model(str(archive), "fp32", "cpu").state_dict()
+    torch.save(weights, tmp_path / "openai.pt")
+    model = load_model("ViT-B-32", tmp_path / "openai.pt", preprocess=GIVEN, device="cpu")
+    batch = pixels(model, picture)
+    with torch.inference_mode():
+        expected = original.encode_image(batch, normalize=True).numpy()
+    # OpenAI's files are half precision, and so is what open_clip makes of them on the way
+    np.testing.assert_allclose(model.encode_images(batch), expected, atol=5e-3)
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])
