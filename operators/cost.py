@@ -37,7 +37,7 @@ def input_cost(
             return
     notice = types.Notice(
         label=", ".join(facts),
-        description="Reloading this page stops a run; embeddings computed until then are kept",
+        description="Closing or reloading the page stops a run; what is computed by then is kept",
     )
     inputs.view("cost", notice)
 

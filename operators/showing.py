@@ -8,6 +8,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.core.collections import SampleCollection
 
+VERDICTS = ("mislabeled", "uncertain", "clean", "unscorable")
 ALL = "all"
 
 
@@ -47,10 +48,11 @@ def explaining_fields(ctx: foo.executor.ExecutionContext, key: str) -> list[str]
 
 
 def verdict_counts(dataset: fo.Dataset, key: str) -> dict[str, int]:
-    """Counts the samples of a run by verdict, as the dataset has them now."""
+    """Counts the samples of a run by verdict as they are now; first what is to be reviewed."""
     from clipcleaner_plugin.fields import field_name
 
     field = field_name(key, "verdict")
     if not dataset.has_sample_field(field):
         return {}
-    return {verdict: n for verdict, n in dataset.count_values(field).items() if verdict}
+    counts = dataset.count_values(field)
+    return {verdict: counts[verdict] for verdict in VERDICTS if verdict in counts}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
+import sys
 from types import ModuleType
 from typing import Any
 
@@ -22,7 +22,7 @@ def uri(name: str) -> str:
 def module(name: str) -> ModuleType:
     """Returns one of the modules beside the operators, as FiftyOne has loaded it."""
     package = type(foo.get_operator(uri("load_view"))).__module__.rpartition(".")[0]
-    return importlib.import_module(f"{package}.{name}")
+    return sys.modules[f"{package}.{name}"]  # older versions give names that cannot be imported
 
 
 def request(

@@ -7,8 +7,10 @@ Pictures for the documentation are taken where SCREENSHOTS names a folder::
 
 from __future__ import annotations
 
+import io
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +26,13 @@ from app_browser import (
     submit,
     wait_for_count,
 )
+from PIL import Image
 
 from clipcleaner_plugin.demo_data import demo_dataset, read_images, set_labels
 from clipcleaner_plugin.noise import inject_noise
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Page
 
 pytestmark = pytest.mark.e2e
 
@@ -37,7 +40,7 @@ RATE = 0.3
 
 
 @pytest.fixture
-def noisy() -> fo.Dataset:
+def noisy() -> Iterator[fo.Dataset]:
     """Digits that the embedded CLIP has not seen, 30 % of the labels redrawn."""
     images = read_images()
     dataset = demo_dataset("handwritten-digits", images)
@@ -47,13 +50,16 @@ def noisy() -> fo.Dataset:
     dataset.delete()
 
 
-def take_picture(page: Page, name: str, only: Locator | None = None) -> None:
+def take_picture(page: Page, name: str) -> None:
     folder = os.environ.get("SCREENSHOTS")
     if folder:
         page.mouse.move(5, 5)  # no tooltip in the picture
-        page.wait_for_timeout(1500)
+        page.wait_for_timeout(3000)
         Path(folder).mkdir(parents=True, exist_ok=True)
-        (only or page).screenshot(path=str(Path(folder) / f"{name}.png"))
+        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+        # A palette holds a screen well, in less than half of the bytes
+        small = picture.quantize(96, dither=Image.Dither.NONE)
+        small.save(Path(folder) / f"{name}.png", optimize=True)
 
 
 def test_wrong_labels_are_found_and_shown(
@@ -84,8 +90,14 @@ def test_wrong_labels_are_found_and_shown(
         wait_for_count(page, noisy.match({"clipcleaner_verdict": "clean"}).count())
         load(page, "Mislabeled")
         wait_for_count(page, found)
+        zoom_out(page)
         take_picture(page, "app-mislabeled")
         assert grid_count(page) == found
+
+        form = open_operator(page, "Get CLIPCleaner run info")
+        submit(form, "Show")
+        form.get_by_text("Estimated noise rate").wait_for()
+        take_picture(page, "app-run-info")
 
 
 def planted_errors_found(noisy: fo.Dataset) -> int:
@@ -99,6 +111,13 @@ def planted_errors_found(noisy: fo.Dataset) -> int:
     assert len(shown & wrong) / len(shown) >= 0.9, "precision"
     assert len(shown & wrong) / len(wrong) >= 0.9, "recall"
     return len(shown)
+
+
+def zoom_out(page: Page) -> None:
+    slider = page.locator('[data-cy="slider"]').last
+    box = slider.bounding_box()
+    assert box is not None
+    slider.click(position={"x": 0.55 * box["width"], "y": box["height"] / 2})
 
 
 def load(page: Page, verdict: str) -> None:
