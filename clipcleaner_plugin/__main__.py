@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from . import __version__
@@ -29,7 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         the exit status: 0; 1 = failed, the reason is on stderr; 130 = stopped by Ctrl-C
     """
     args = _parser().parse_args(argv)
-    _log_to_stderr(logging.DEBUG if args.verbose else logging.INFO)
+    with _log_to_stderr(logging.DEBUG if args.verbose else logging.INFO):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     try:
         status: int = args.run(args)
         return status
@@ -248,13 +253,22 @@ def _kind(error: Exception) -> str:
     return f"{type(error).__name__}: "
 
 
-def _log_to_stderr(level: int) -> None:
+@contextlib.contextmanager
+def _log_to_stderr(level: int) -> Iterator[None]:
+    """Shows the library's log, plain, while a command runs."""
+    log = logging.getLogger("clipcleaner_plugin")
+    before = log.level, log.propagate
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    log = logging.getLogger("clipcleaner_plugin")
-    log.handlers[:] = [handler]
+    log.addHandler(handler)
     log.setLevel(level)
     log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+        log.propagate = before[1]
 
 
 if __name__ == "__main__":

@@ -281,8 +281,8 @@ def _default_model(dataset: str) -> str:
 
 def _open_app(demo: Demo) -> None:
     session = fo.launch_app(demo.dataset, view=demo.results.mislabeled_view())
-    print("\nThe App shows the labels to review, worst first. Ctrl-C ends it.", flush=True)
     try:
+        print("\nThe App shows the labels to review, worst first. Ctrl-C ends it.", flush=True)
         session.wait(-1)
     except KeyboardInterrupt:
         session.close()

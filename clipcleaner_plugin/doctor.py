@@ -24,7 +24,7 @@ LOWER_BOUNDS = {
     "fiftyone": "1.10",
     "torch": "2.4",
     "torchvision": "0.19",
-    "open_clip_torch": "2.24",
+    "open_clip_torch": "3.0",
     "scikit-learn": "1.3",
     "numpy": "1.24",
 }
