@@ -25,7 +25,7 @@ def input_cost(
     model library; the run would wait for it anyway.
     """
     n = samples.count()
-    facts = [f"{n:,} samples"]
+    facts = ["1 sample" if n == 1 else f"{n:,} samples"]
     if in_force(ctx.params).get("embeddings", COMPUTE) == COMPUTE:
         options = library_options(ctx)
         try:

@@ -39,7 +39,9 @@ def input_target(
 
     if not has_dataset(ctx, inputs):
         return None
-    inputs.view_target(ctx)
+    # FiftyOne would choose the current view, which after a run is what the run found mislabeled:
+    # applying again would then replace that run by one of those samples alone
+    inputs.view_target(ctx, default_target="SELECTED_SAMPLES" if ctx.selected else "DATASET")
     samples = ctx.target_view()
     try:
         check_images(samples)

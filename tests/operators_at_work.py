@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -42,11 +43,14 @@ def context(
 
 
 def form(
-    name: str, samples: fo.core.collections.SampleCollection, **params: Any
+    name: str,
+    samples: fo.core.collections.SampleCollection,
+    selected: Sequence[str] = (),
+    **params: Any,
 ) -> dict[str, dict[str, Any]]:
     """Returns the inputs of an operator's form by name, as JSON."""
-    registry = foo.OperatorRegistry()
-    prop = asyncio.run(resolve_type(registry, uri(name), request(samples, params)))
+    sent = request(samples, params, selected=list(selected))
+    prop = asyncio.run(resolve_type(foo.OperatorRegistry(), uri(name), sent))
     assert hasattr(prop, "to_json"), prop
     return prop.to_json()["type"]["properties"]
 

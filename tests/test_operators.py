@@ -147,6 +147,17 @@ def test_a_key_is_checked_while_it_is_typed(digits: fo.Dataset) -> None:
     assert not fresh["key"]["invalid"] and "replaces" not in fresh
 
 
+def test_the_form_asks_what_to_work_on(digits: fo.Dataset) -> None:
+    picked = digits.values("id")[:9]
+    for samples, selected, choices, default in (
+        (digits, [], ["DATASET"], "DATASET"),
+        (digits[:50], [], ["DATASET", "CURRENT_VIEW"], "DATASET"),
+        (digits, picked, ["DATASET", "SELECTED_SAMPLES"], "SELECTED_SAMPLES"),
+    ):
+        prop = form("apply_clipcleaner", samples, selected=selected)["view_target"]
+        assert (prop["type"]["values"], prop["default"]) == (choices, default)
+
+
 def test_weights_are_asked_for_only_where_a_tag_names_them(digits: fo.Dataset) -> None:
     assert "pretrained" in form("apply_clipcleaner", digits, model="ViT-L-14")
     for model in (cc.TINY_CLIP, "hf-hub:org/name", "/models/clip.safetensors"):
@@ -200,8 +211,8 @@ def test_apply_finds_the_planted_errors_and_shows_them(digits: fo.Dataset) -> No
     message = after[3][1]
     assert message["variant"] == "success"
     assert f"{len(found)} of {N}" in message["message"] and "noise rate" in message["message"]
-    labels = [p["label"] for name, p in sent if name == "set_progress"]
-    assert any("embeddings" in label for label in labels) and labels[-1] == "Done"
+    progress = [params for name, params in sent if name == "set_progress"]
+    assert len(progress) >= 2 and progress[-1] == {"label": "Done", "progress": 1}
 
 
 def test_a_run_that_finds_nothing_leaves_the_view_alone(digits: fo.Dataset) -> None:
