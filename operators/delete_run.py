@@ -60,7 +60,8 @@ def _warning(ctx: foo.executor.ExecutionContext, key: str) -> types.Warning:
     views = [name for name in saved_view_names(key) if ctx.dataset.has_saved_view(name)]
     goes = [f"the {len(fields)} fields {', '.join(fields)}"] if fields else []
     goes += [f"the {len(views)} saved views {', '.join(views)}"] if views else []
+    goes.append("embeddings on disk that no other run uses")
     return types.Warning(
         label=f"Deletes the run {key!r}; this cannot be undone",
-        description="With it: " + "; ".join(goes) + ". Your labels stay." if goes else "",
+        description=f"With it: {'; '.join(goes)}. Your labels stay.",
     )

@@ -84,7 +84,7 @@ def open_page(address: str, chromium: str, failure: Path) -> Iterator[Page]:
 
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium, args=_ARGS)
-        page = browser.new_page(viewport={"width": 1500, "height": 950})
+        page = browser.new_page(viewport={"width": 1440, "height": 780})
         page.set_default_timeout(1000 * _TIMEOUT)
         page.route("**/*", lambda r: r.continue_() if local(r.request.url) else r.abort())
         page.goto(address)

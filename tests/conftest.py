@@ -160,7 +160,10 @@ def dataset() -> Iterator[Callable[..., fo.Dataset]]:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Path of a Chromium or Chrome; skips the test where there is none."""
+    """Path of a Chromium or Chrome, or $CHROMIUM; skips the test where there is none."""
+    own = os.environ.get("CHROMIUM")
+    if own:
+        return own
     for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
         found = shutil.which(name)
         if found:

@@ -7,7 +7,6 @@ Pictures for the documentation are taken where SCREENSHOTS names a folder::
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Iterator
@@ -26,7 +25,6 @@ from app_browser import (
     submit,
     wait_for_count,
 )
-from PIL import Image
 
 from clipcleaner_plugin.demo_data import demo_dataset, read_images, set_labels
 from clipcleaner_plugin.noise import inject_noise
@@ -56,10 +54,7 @@ def take_picture(page: Page, name: str) -> None:
         page.mouse.move(5, 5)  # no tooltip in the picture
         page.wait_for_timeout(3000)
         Path(folder).mkdir(parents=True, exist_ok=True)
-        picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-        # A palette holds a screen well, in less than half of the bytes
-        small = picture.quantize(96, dither=Image.Dither.NONE)
-        small.save(Path(folder) / f"{name}.png", optimize=True)
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
 
 
 def test_wrong_labels_are_found_and_shown(
