@@ -14,36 +14,43 @@ VISUAL_FLOOR = 1e-6  # what the visual model gives to a class that it has never 
 MIN_MARGINS = 20  # a mixture of five parameters on fewer points says more of chance than of them
 
 
-def language_weight(zeroshot: np.ndarray | None, visual: np.ndarray, labels: np.ndarray) -> float:
+def language_weight(
+    zeroshot: np.ndarray | None,
+    visual: np.ndarray,
+    labels: np.ndarray,
+    exponent: float = TRUST_EXPONENT,
+) -> float:
     """Sets the share of language in the fused opinion from the data.
 
     Each opinion is weighted by a power of its agreement, the share of samples whose given label
-    is its first choice: ``w = a_zs^p / (a_zs^p + a_vis^p)``. Wrong labels lower both agreements by
-    the same factor, as long as they do not depend on the image, so that the ratio compares how
-    often the two are *right*. Wrong labels with a structure (pair flips) are learned by the visual
-    model alone; its agreement falls less sharply than its accuracy, and yet stays near that of
-    language that knows the classes. The power makes the choice soft near equality and
-    clear elsewhere: language right half as often as the images has a weight below .02.
+    is its first choice: ``w = a_zs^p / (a_zs^p + a_vis^p)``. Wrong labels that do not depend on
+    the image lower both agreements by the same factor, so that their ratio compares how often the
+    two are *right*. Wrong labels with a structure, such as pair flips, mislead the visual opinion
+    only, which lowers its agreement and moves the ratio towards language, as it should. The power
+    turns a small lead into a small preference and a clear one into a decision: language that is
+    right half as often as the images gets a weight below .02.
 
     Args:
         zeroshot: (N, K) log-probabilities of the zero-shot classifier, or None
         visual: (N, K) out-of-fold log-probabilities of the visual one; NaN rows have no opinion
         labels: (N,) int array in [0, K)
+        exponent: ``p`` > 0
 
     Returns:
         the weight in [0, 1]: 0 without language, 1 where there is nothing but language
     """
     if zeroshot is None:
         return 0.0
-    seen = np.isfinite(given(visual, labels))
-    if not seen.any():
+    heard = ~np.isnan(visual).all(axis=1)
+    if not heard.any():
         return 1.0
-    agreement_zs = float(np.mean(zeroshot[seen].argmax(axis=1) == labels[seen]))
-    agreement_vis = float(np.mean(visual[seen].argmax(axis=1) == labels[seen]))
-    if agreement_zs == agreement_vis:
+    by_language = float(np.mean(zeroshot[heard].argmax(axis=1) == labels[heard]))
+    by_images = float(np.mean(visual[heard].argmax(axis=1) == labels[heard]))
+    if by_language == by_images:  # both may be 0
         return 0.5
-    trust_zs, trust_vis = agreement_zs**TRUST_EXPONENT, agreement_vis**TRUST_EXPONENT
-    return trust_zs / (trust_zs + trust_vis)
+    best = max(by_language, by_images)  # divided by it, no power runs out of digits
+    language, images = (by_language / best) ** exponent, (by_images / best) ** exponent
+    return language / (language + images)
 
 
 def fuse(zeroshot: np.ndarray | None, visual: np.ndarray, weight: float) -> np.ndarray:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# A parabola whose vertex lies this far up in log-odds is a straight line wherever a probability
-# can be told from 0 and 1; written around that vertex it would lose digits instead.
-_STRAIGHT = 4e9
+# Variances that differ by less than this, relative to their size, count as one: the parabola is a
+# straight line then, and written around a vertex that far away it would only lose digits.
+_SAME_VARIANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ScoreMixture:
         a = (1 / v0 - 1 / v1) / 2
         b = half * (1 / v0 + 1 / v1)
         c = half * half * a + math.log(w1 / w0) + math.log(v0 / v1) / 2
-        if b * b > _STRAIGHT * abs(a):
+        if abs(v1 - v0) <= _SAME_VARIANCE * (v0 + v1):
             return b * d + c
         # Written around the vertex every step of the arithmetic is monotone, so that not even
         # rounding lets a better score fall below a worse one.
@@ -92,7 +92,8 @@ class ScoreMixture:
 def fit_mixture(scores: np.ndarray, seed: int, *, tied: bool = False) -> ScoreMixture | None:
     """Fits the mixture by expectation maximisation (scikit-learn's ``GaussianMixture``).
 
-    The scores are sorted first, so that their order does not change the result.
+    The scores are sorted first: the k-means start is drawn from their positions, so that another
+    order of the same scores could end in another optimum.
 
     Args:
         scores: (n,) float array, finite

@@ -60,7 +60,8 @@ def clean_class_name(name: str) -> str:
     words = text.replace("_", " ")
     if len(text.split()) == 1:
         words = _split_camel_case(words.replace("-", " "))
-    return " ".join(words.split()).lower() or text.lower()
+    # Lower case last: it may take a letter apart (İ) and has to be composed again.
+    return unicodedata.normalize("NFC", (" ".join(words.split()) or text).lower())
 
 
 def class_prompts(

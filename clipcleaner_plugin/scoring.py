@@ -50,7 +50,7 @@ class LabelScores:
 
 
 @dataclass(frozen=True)
-class _Opinions:
+class Opinions:
     """Log-probabilities, (n, K), of the scorable samples; rows are NaN where there is none.
 
     Attributes:
@@ -126,7 +126,55 @@ def score_labels(
         seed=seed,
     )
     inputs = check_arrays(image_features, labels, text_features, num_classes)
-    opinions = _form_opinions(inputs, temperature, prompt_reduce, folds, seed)
+    opinions = form_opinions(inputs, temperature, prompt_reduce, folds, seed)
+    return score_opinions(inputs, opinions, theta_gmm, theta_cons, seed)
+
+
+def form_opinions(
+    inputs: Inputs, temperature: float, prompt_reduce: str, folds: int, seed: int
+) -> Opinions:
+    """Asks both classifiers about every sample that has an image, a label and a choice of classes.
+
+    Needs checked inputs; see :func:`score_labels` for the other arguments.
+    """
+    k, texts = inputs.num_classes, inputs.text_features
+    complete = inputs.has_image & (inputs.labels >= 0)
+    rows = np.flatnonzero(complete) if k > 1 else np.zeros(0, dtype=np.int64)
+    # Everything runs in an order that the content decides: a permutation of the samples permutes
+    # the result to the bit, whatever the rounding of sums.
+    hashes = visual.row_hashes(inputs.image_features[rows], seed)
+    order = np.lexsort([hashes, inputs.labels[rows]])
+    rows, hashes = rows[order], hashes[order]
+    x, y = inputs.image_features[rows], inputs.labels[rows]
+
+    if len(rows) == 0:
+        nothing = np.zeros((0, k))
+        return Opinions(rows, None, None, nothing, nothing, 0)
+    seen = unseen = np.full((len(rows), k), np.nan)
+    if len(np.unique(y)) > 1:
+        fold_of = visual.assign_folds(hashes, y, folds)
+        seen = visual.in_sample_log_probs(x, y, k)
+        unseen = visual.out_of_fold_log_probs(x, y, k, fold_of)
+    if texts is None:
+        # The only image of its class: a model that has seen it says nothing, others know no such
+        # class, and language is not asked.
+        heard = ~np.isnan(unseen).all(axis=1)
+        lonely = int(np.sum(~heard))
+        return Opinions(rows[heard], None, None, seen[heard], unseen[heard], lonely)
+    return Opinions(
+        rows,
+        zeroshot_log_probs(x, texts, temperature, prompt_reduce),
+        zeroshot_log_probs(x, texts, FUSED_TEMPERATURE, prompt_reduce),
+        seen,
+        unseen,
+        int(np.isnan(unseen).all(axis=1).sum()),
+    )
+
+
+def score_opinions(
+    inputs: Inputs, opinions: Opinions, theta_gmm: float, theta_cons: float, seed: int
+) -> LabelScores:
+    """Turns opinions into scores and verdicts; see :func:`score_labels` for the arguments."""
     warnings = _warnings(inputs, opinions)
     for text in warnings:
         logger.warning("%s", text)
@@ -163,42 +211,7 @@ def score_labels(
     )
 
 
-def _form_opinions(
-    inputs: Inputs, temperature: float, prompt_reduce: str, folds: int, seed: int
-) -> _Opinions:
-    """Asks both classifiers about every sample that has an image, a label and a choice."""
-    k, texts = inputs.num_classes, inputs.text_features
-    complete = inputs.has_image & (inputs.labels >= 0)
-    rows = np.flatnonzero(complete) if k > 1 else np.zeros(0, dtype=np.int64)
-    # Everything runs in an order that the content decides: a permutation of the samples permutes
-    # the result to the bit, whatever the rounding of sums.
-    hashes = visual.row_hashes(inputs.image_features[rows], seed)
-    order = np.lexsort([hashes, inputs.labels[rows]])
-    rows, hashes = rows[order], hashes[order]
-    x, y = inputs.image_features[rows], inputs.labels[rows]
-
-    seen = unseen = np.full((len(rows), k), np.nan)
-    if len(np.unique(y)) > 1:
-        fold_of = visual.assign_folds(hashes, y, folds)
-        seen = visual.in_sample_log_probs(x, y, k)
-        unseen = visual.out_of_fold_log_probs(x, y, k, fold_of)
-    if texts is None:
-        # The only image of its class: a model that has seen it says nothing, others know no such
-        # class, and language is not asked.
-        heard = ~np.isnan(unseen).all(axis=1)
-        lonely = int(np.sum(~heard))
-        return _Opinions(rows[heard], None, None, seen[heard], unseen[heard], lonely)
-    return _Opinions(
-        rows,
-        zeroshot_log_probs(x, texts, temperature, prompt_reduce),
-        zeroshot_log_probs(x, texts, FUSED_TEMPERATURE, prompt_reduce),
-        seen,
-        unseen,
-        int(np.isnan(unseen).all(axis=1).sum()),
-    )
-
-
-def _evidence(opinions: _Opinions, labels: np.ndarray) -> dict[str, np.ndarray]:
+def _evidence(opinions: Opinions, labels: np.ndarray) -> dict[str, np.ndarray]:
     """The four evidences of the paper, (n,) float32; NaN where a classifier has no opinion."""
     nothing = np.full(len(labels), np.nan, dtype=np.float32)
     evidence = dict.fromkeys(rules.LOSSES + rules.CONSISTENCIES, nothing)
@@ -209,7 +222,7 @@ def _evidence(opinions: _Opinions, labels: np.ndarray) -> dict[str, np.ndarray]:
     return evidence
 
 
-def _warnings(inputs: Inputs, opinions: _Opinions) -> tuple[str, ...]:
+def _warnings(inputs: Inputs, opinions: Opinions) -> tuple[str, ...]:
     """What a user should know of a result, in sentences."""
     labels, n = inputs.labels, len(inputs.labels)
     has_image, has_label = inputs.has_image, labels >= 0

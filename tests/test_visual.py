@@ -1,0 +1,130 @@
+"""Logistic regression on noisy labels: folds by content, out of fold, log-probabilities."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+from feature_clusters import flip, make_clusters
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
+
+from clipcleaner_plugin import visual
+from clipcleaner_plugin.visual import (
+    ALWAYS_TRAIN,
+    assign_folds,
+    in_sample_log_probs,
+    out_of_fold_log_probs,
+    row_hashes,
+)
+
+
+def test_hashes_are_of_the_content() -> None:
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    rows[3] = rows[0]
+    hashes = row_hashes(rows, 51)
+    assert len(set(hashes.tolist())) == 3
+    assert hashes[3] == hashes[0]
+    assert np.array_equal(row_hashes(rows[::-1], 51), hashes[::-1])
+    assert set(row_hashes(rows, 52).tolist()).isdisjoint(hashes.tolist())
+    assert row_hashes(np.zeros((0, 3), np.float32), 51).shape == (0,)
+
+
+@given(
+    st.lists(st.integers(0, 3), min_size=1, max_size=60),
+    st.integers(2, 6),
+    st.randoms(use_true_random=False),
+)
+def test_folds_are_stratified_and_follow_a_permutation(
+    labels: list[int], folds: int, random: np.random.RandomState
+) -> None:
+    y = np.array(labels)
+    hashes = np.arange(len(y), dtype=np.uint64) * np.uint64(7919)
+    assigned = assign_folds(hashes, y, folds)
+    for label in np.unique(y):
+        members = assigned[y == label]
+        if len(members) == 1:
+            assert members[0] == ALWAYS_TRAIN
+        else:
+            sizes = np.bincount(members, minlength=folds)
+            assert sizes.max() - sizes.min() <= 1
+            assert len(sizes) == folds
+    order = np.array(random.sample(range(len(y)), len(y)))
+    assert np.array_equal(assign_folds(hashes[order], y[order], folds), assigned[order])
+
+
+def test_copies_of_an_image_share_a_fold() -> None:
+    hashes = np.array([5, 5, 5, 9, 9, 1], dtype=np.uint64)
+    assigned = assign_folds(hashes, np.zeros(6, dtype=int), 3)
+    assert len(set(assigned[:3])) == len(set(assigned[3:5])) == 1
+    assert len(set(assigned)) == 3
+
+
+def test_a_class_of_copies_has_nothing_to_learn_from() -> None:
+    hashes = np.array([5, 5, 1, 2], dtype=np.uint64)
+    assigned = assign_folds(hashes, np.array([0, 0, 1, 1]), 2)
+    assert assigned[:2].tolist() == [ALWAYS_TRAIN] * 2
+    assert sorted(assigned[2:]) == [0, 1]
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_in_sample_is_scikit_learns_balanced_model(classes: int) -> None:
+    data = make_clusters(120, classes)
+    labels = flip(data.truth, classes, 0.3)
+    labels[labels == 1] = 0  # class 1 has no samples, class 0 twice as many
+    labels[:3] = 1 if classes == 2 else labels[:3]
+    x = data.images.astype(np.float64)
+    model = LogisticRegression(C=1, class_weight="balanced", tol=1e-9, max_iter=10_000)
+    expected = model.fit(x, labels).predict_proba(x)
+    found = np.exp(in_sample_log_probs(data.images, labels, classes))
+    assert found[:, model.classes_] == pytest.approx(expected, abs=1e-4)
+    absent = np.setdiff1d(np.arange(classes), model.classes_)
+    assert np.all(found[:, absent] == 0)
+
+
+def test_every_sample_is_predicted_by_a_model_that_has_not_seen_it() -> None:
+    data = make_clusters(60, 3)
+    fold_of = np.arange(60) % 4
+    fold_of[5] = ALWAYS_TRAIN
+    found = out_of_fold_log_probs(data.images, data.truth, 3, fold_of)
+    x = data.images.astype(np.float64)
+    for fold in range(4):
+        test = fold_of == fold
+        model = LogisticRegression(C=10, tol=1e-9, max_iter=10_000).fit(x[~test], data.truth[~test])
+        assert np.exp(found[test]) == pytest.approx(model.predict_proba(x[test]), abs=1e-3)
+    assert np.isnan(found[5]).all()
+    assert not np.isnan(np.delete(found, 5, axis=0)).any()
+
+
+def test_nothing_to_predict_is_no_error() -> None:
+    data = make_clusters(3, 3)
+    found = out_of_fold_log_probs(data.images, data.truth, 3, np.full(3, ALWAYS_TRAIN))
+    assert np.isnan(found).all()
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 100))
+def test_rows_are_distributions(seed: int) -> None:
+    data = make_clusters(40, 4, seed=seed)
+    fold_of = assign_folds(row_hashes(data.images, seed), data.truth, 3)
+    for log_probs in (
+        in_sample_log_probs(data.images, data.truth, 5),
+        out_of_fold_log_probs(data.images, data.truth, 5, fold_of),
+    ):
+        assert np.exp(log_probs).sum(axis=1) == pytest.approx(np.ones(40))
+        assert np.all(np.isneginf(log_probs[:, 4]))
+
+
+def test_a_fit_that_does_not_converge_is_logged_and_no_warning(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    monkeypatch.setattr(visual, "MAX_ITERATIONS", 2)
+    data = make_clusters(60, 3)
+    with caplog.at_level(logging.WARNING, "clipcleaner_plugin"):
+        in_sample_log_probs(data.images, data.truth, 3)
+    assert "class-balanced fit did not converge" in caplog.text
+    assert not [w for w in recwarn if "converge" in str(w.message)]
