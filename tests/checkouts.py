@@ -11,7 +11,7 @@ from pathlib import Path
 REPO_ROOT = Path(__file__).resolve().parent.parent
 SHIPPED = (
     *("pyproject.toml", "README.md", "LICENSE", "fiftyone.yml", "__init__.py"),
-    *("assets", "operators", "clipcleaner_plugin"),
+    *("assets", "operators", "training", "clipcleaner_plugin"),
 )
 
 

@@ -50,9 +50,9 @@ def _names(wheel: Path) -> set[str]:
 
 def test_the_wheel_has_every_module_and_nothing_at_the_top_level(wheel: Path) -> None:
     names = _names(wheel)
-    for folder in ("clipcleaner_plugin", "operators"):
+    for folder in ("clipcleaner_plugin", "operators", "training"):
         for path in (REPO_ROOT / folder).glob("*.py"):
-            inside = f"{'clipcleaner_plugin/' if folder == 'operators' else ''}{folder}"
+            inside = f"{'' if folder == 'clipcleaner_plugin' else 'clipcleaner_plugin/'}{folder}"
             assert f"{inside}/{path.name}" in names
         inner = [p.parent.name for p in (REPO_ROOT / folder).rglob("__init__.py")]
         assert inner == [folder], "new packages must be listed in pyproject.toml"

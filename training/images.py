@@ -1,0 +1,207 @@
+"""From an image file to the uint8 pixels that a network gets, and the cache of decoded images."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import transforms
+
+from .presets import Preset
+
+logger = logging.getLogger(__name__)
+
+# (index of a sample, seed of its augmentation; NO_AUGMENTATION = none)
+Item = tuple[int, int]
+NO_AUGMENTATION = -1
+
+# Shortest side becomes some 32 to 320 pixels: without a limit a 1 x 100,000 image would be 30 GB
+_MAX_ASPECT_RATIO = 100
+
+
+class ImageReadError(ValueError):
+    """An image file that cannot be used; the text names the path and the reason."""
+
+
+def read_image(path: str, resize: int) -> np.ndarray:
+    """Reads an image upright, as RGB, its shorter side scaled to a length.
+
+    Args:
+        path: the file
+        resize: pixels of the shorter side
+
+    Returns:
+        (h, w, 3) uint8, min(h, w) = ``resize``
+
+    Raises:
+        ImageReadError: if it is missing, no image, damaged or more than 100 times as long as wide
+    """
+    try:
+        if not Path(path).is_file():  # a pipe or a device could block for ever
+            raise ImageReadError(f"{path}: no such file")
+        # By list: Pillow hands EPS to an external program, which files of others must not reach
+        with Image.open(path, formats=_formats()) as opened:
+            image = _eight_bit(ImageOps.exif_transpose(opened)).convert("RGB")
+        short, long = sorted(image.size)
+        if long > _MAX_ASPECT_RATIO * short:
+            raise ImageReadError(f"{path}: {image.width} x {image.height} is too elongated")
+        if short != resize:
+            size = [max(resize, round(side * resize / short)) for side in image.size]
+            image = image.resize((size[0], size[1]), Image.Resampling.BILINEAR)
+        return np.asarray(image)
+    except ImageReadError:
+        raise
+    except Exception as err:  # damaged files raise nearly anything from Pillow's decoders
+        raise ImageReadError(f"{path}: {type(err).__name__}: {err}") from err
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in Image.ID if name != "EPS")
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Scales 16-bit grey images, which ``convert`` would clip: 65535 is white."""
+    if not image.mode.startswith("I"):
+        return image
+    pixels = np.asarray(image).astype(np.float32)
+    depth = 257 if pixels.max(initial=0) > 255 else 1
+    return Image.fromarray((pixels / depth).clip(0, 255).round().astype(np.uint8))
+
+
+def augmentation(preset: Preset) -> transforms.Compose:
+    """Returns the random transform of training: PIL image → PIL image of ``image_size``."""
+    size, kind = preset.image_size, preset.augmentation
+    if kind == "none":
+        return transforms.Compose([transforms.CenterCrop(size)])
+    steps: list[object] = [transforms.RandomCrop(size, padding=preset.padding or None)]
+    if kind != "crop":
+        steps.append(transforms.RandomHorizontalFlip())
+    if kind.startswith("autoaugment"):
+        policy = kind.removeprefix("autoaugment-")
+        steps.append(transforms.AutoAugment(transforms.AutoAugmentPolicy(policy)))
+    elif kind == "randaug":
+        steps.append(transforms.RandAugment())
+    return transforms.Compose(steps)
+
+
+class ImageSet(Dataset[tuple[Tensor, bool]]):
+    """The images of a bundle by ``Item``; the random part depends on the item's seed alone.
+
+    Neither the number of workers nor that of processes changes what an item looks like. An image
+    that cannot be read comes as a black one with the flag False; training gives it no weight.
+    """
+
+    def __init__(self, paths: Sequence[str], preset: Preset, strict: bool = False) -> None:
+        """Remembers the paths.
+
+        Args:
+            paths: N image files
+            preset: sizes and augmentation
+            strict: raise at an image that cannot be read
+        """
+        self.paths = paths
+        self.size, self.resize = preset.image_size, preset.resize
+        self.strict = strict
+        self.augment = augmentation(preset)
+        self.cache: list[np.ndarray | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, item: Item) -> tuple[Tensor, bool]:
+        index, seed = item
+        pixels = self.cache[index] if self.cache is not None else self._read(index)
+        if pixels is None:
+            return torch.zeros(3, self.size, self.size, dtype=torch.uint8), False
+        if seed == NO_AUGMENTATION:
+            cropped = _center(pixels, self.size)
+        else:
+            cropped = self._augmented(pixels, seed)
+        return torch.from_numpy(np.ascontiguousarray(cropped.transpose(2, 0, 1))), True
+
+    def _augmented(self, pixels: np.ndarray, seed: int) -> np.ndarray:
+        """torchvision draws from torch's global generator: borrowed, and put back as it was."""
+        generator = torch.default_generator
+        state = generator.get_state()
+        try:
+            generator.manual_seed(seed)
+            return np.array(self.augment(Image.fromarray(pixels)))
+        finally:
+            generator.set_state(state)
+
+    def _read(self, index: int) -> np.ndarray | None:
+        try:
+            return read_image(self.paths[index], self.resize)
+        except ImageReadError:
+            if self.strict:
+                raise
+            return None
+
+    def fill_cache(self, threads: int) -> np.ndarray:
+        """Decodes every image once and keeps it.
+
+        Returns:
+            (N,) bool, which images could not be read
+
+        Raises:
+            ImageReadError: if one cannot be read and the set is strict
+        """
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            self.cache = list(pool.map(self._read, range(len(self.paths))))
+        return np.array([pixels is None for pixels in self.cache], dtype=bool)
+
+    def cache_bytes(self) -> int:
+        """Estimates what a full cache takes, at an aspect ratio of 3:2."""
+        return round(len(self.paths) * 3 * 1.5 * self.resize**2)
+
+
+def _center(pixels: np.ndarray, size: int) -> np.ndarray:
+    top, left = ((side - size) // 2 for side in pixels.shape[:2])
+    return pixels[top : top + size, left : left + size]
+
+
+def available_memory() -> int:
+    """Returns the bytes of main memory that are free, 0 where the system does not tell."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return 0
+
+
+def typical_side(paths: Sequence[str], probes: int = 64) -> int:
+    """Looks at some images, evenly spread, for the length of their shorter side.
+
+    Args:
+        paths: image files
+        probes: how many to look at
+
+    Returns:
+        the median
+
+    Raises:
+        ImageReadError: if none of them can be opened
+    """
+    sides: list[int] = []
+    for path in paths[:: max(1, len(paths) // probes)]:
+        try:
+            with Image.open(path, formats=_formats()) as image:
+                sides.append(min(image.size))
+        except Exception as err:
+            logger.debug("%s: %s", path, err)
+    if not sides:
+        raise ImageReadError(
+            f"None of the images looked at can be opened, the first is {paths[0]}: "
+            "check where the bundle's images are"
+        )
+    return int(np.median(sides))
