@@ -217,7 +217,7 @@ def _entries() -> dict[str, Path]:
     root = _checkout()
     shell = root or package / "plugin_root"
     parts = {name: shell / name for name in ("fiftyone.yml", "__init__.py", "assets")}
-    parts["operators"] = (root or package) / "operators"
+    parts |= {name: (root or package) / name for name in ("operators", "training")}
     parts["clipcleaner_plugin"] = package
     absent = [str(p) for name, p in parts.items() if not p.exists()]
     if absent:
