@@ -39,10 +39,10 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(scratch, path)
-    except OSError:
+    except OSError as err:
         with contextlib.suppress(OSError):
             scratch.unlink()
-        raise
+        raise OSError(err.errno, err.strerror, str(path)) from err
     _sync_folder(path.parent)
 
 
@@ -191,8 +191,8 @@ def check_belongs(
 
 
 def discard(folder: Path) -> None:
-    """Removes the checkpoints of an earlier run."""
-    for name in (LAST, PREVIOUS, BEST):
+    """Removes the checkpoints of an earlier run, and the results that say it is finished."""
+    for name in (LAST, PREVIOUS, BEST, "results.json", "predictions.jsonl", "confusion.json"):
         (folder / name).unlink(missing_ok=True)
 
 

@@ -13,7 +13,7 @@ from torch.nn.functional import one_hot
 from torch.utils.data import DataLoader
 
 from . import parallel
-from .images import ImageSet, available_memory
+from .images import ImageReadError, ImageSet, available_memory
 from .mixfix import mix, soft_cross_entropy
 from .networks import build, load_weights
 from .parallel import World
@@ -33,6 +33,7 @@ class Engine:
         images: N images
         world: this process among all
         seed: of the run
+        strict: stop at an image that cannot be read
         amp: "auto", "bf16", "fp16" or "off"
         compiled: whether to torch.compile the network
         workers: processes that load images; None = by device
@@ -49,6 +50,7 @@ class Engine:
         world: World,
         *,
         seed: int,
+        strict: bool = False,
         amp: str = "off",
         compiled: bool = False,
         workers: int | None = None,
@@ -83,7 +85,9 @@ class Engine:
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.half == torch.float16)
 
         self.workers = default_workers(world) if workers is None else workers
-        self.unreadable = self._fill_cache(cache)
+        self.unreadable = np.zeros(len(images), dtype=bool)
+        self.strict = strict
+        self._fill_cache(cache)
         if state is not None:
             self.network.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -143,7 +147,7 @@ class Engine:
         total = torch.zeros((), device=device)
         bar = Progress(f"epoch {epoch + 1}", len(plan.indices), self.show_progress)
         for step, (pixels, readable) in enumerate(self.train_loader):
-            self._note_unreadable(plan.indices[step, own], readable)
+            self._note_unreadable(plan.indices[step, own][~readable.numpy()])
             images = pixels.to(device, non_blocking=True)
             usable = readable.to(device, non_blocking=True).byte()
             targets = one_hot(all_labels[step], self.num_classes).float()
@@ -195,7 +199,7 @@ class Engine:
         answers = [torch.empty(0, 2, device=world.device)]
         bar = Progress("predict", len(batches), self.show_progress)
         for step, (pixels, readable) in enumerate(self.predict_loader):
-            self._note_unreadable(np.array([i for i, _ in batches[step]]), readable)
+            self._note_unreadable(np.array([i for i, _ in batches[step]])[~readable.numpy()])
             images = pixels.to(world.device, non_blocking=True)
             with self._autocast():
                 logits = self.network(self._normalised(images))
@@ -222,22 +226,27 @@ class Engine:
             self.world.device.type, dtype=self.half, enabled=self.half is not None
         )
 
-    def _note_unreadable(self, indices: np.ndarray, readable: Tensor) -> None:
-        self.unreadable[indices[~readable.numpy()]] = True
+    def _note_unreadable(self, indices: np.ndarray) -> None:
+        for index in np.unique(indices[~self.unreadable[indices]]):
+            self.unreadable[index] = True
+            if self.strict:
+                raise ImageReadError(self.images.reason(index))
+            if self.unreadable.sum() <= 5:
+                logger.warning("Left out: %s", self.images.reason(index))
 
     def _agree_on_unreadable(self) -> None:
         """Before the next draw, which all processes must do alike."""
         self.unreadable = parallel.any_rank(self.unreadable, self.world)
 
-    def _fill_cache(self, wanted: str) -> np.ndarray:
-        nothing = np.zeros(len(self.images), dtype=bool)
+    def _fill_cache(self, wanted: str) -> None:
         estimate = self.images.cache_bytes()
         room = available_memory() // 2 // self.world.local_size
         if wanted == "off" or (wanted == "auto" and estimate > room):
-            return nothing
+            return
         logger.info("Reading %d images, about %.1f GB", len(self.images), estimate / 1e9)
         cpus = (os.cpu_count() or 1) // self.world.local_size
-        return self.images.fill_cache(threads=max(1, min(32, cpus)))
+        missing = self.images.fill_cache(threads=max(1, min(32, cpus)))
+        self._note_unreadable(np.flatnonzero(missing))
 
     def _loader(self, batches: Batches) -> DataLoader[Any]:
         return DataLoader(

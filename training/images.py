@@ -102,17 +102,15 @@ class ImageSet(Dataset[tuple[Tensor, bool]]):
     that cannot be read comes as a black one with the flag False; training gives it no weight.
     """
 
-    def __init__(self, paths: Sequence[str], preset: Preset, strict: bool = False) -> None:
+    def __init__(self, paths: Sequence[str], preset: Preset) -> None:
         """Remembers the paths.
 
         Args:
             paths: N image files
             preset: sizes and augmentation
-            strict: raise at an image that cannot be read
         """
         self.paths = paths
         self.size, self.resize = preset.image_size, preset.resize
-        self.strict = strict
         self.augment = augmentation(preset)
         self.cache: list[np.ndarray | None] | None = None
 
@@ -144,22 +142,31 @@ class ImageSet(Dataset[tuple[Tensor, bool]]):
         try:
             return read_image(self.paths[index], self.resize)
         except ImageReadError:
-            if self.strict:
-                raise
             return None
 
     def fill_cache(self, threads: int) -> np.ndarray:
         """Decodes every image once and keeps it.
 
+        Args:
+            threads: how many decode at a time
+
         Returns:
             (N,) bool, which images could not be read
-
-        Raises:
-            ImageReadError: if one cannot be read and the set is strict
         """
-        with ThreadPoolExecutor(max(1, threads)) as pool:
-            self.cache = list(pool.map(self._read, range(len(self.paths))))
-        return np.array([pixels is None for pixels in self.cache], dtype=bool)
+        cache: list[np.ndarray | None] = []
+        with ThreadPoolExecutor(threads) as pool:
+            for start in range(0, len(self), 4096):
+                cache += pool.map(self._read, range(start, min(start + 4096, len(self))))
+        self.cache = cache
+        return np.array([pixels is None for pixels in cache], dtype=bool)
+
+    def reason(self, index: int) -> str:
+        """Returns in words why an image cannot be read, path included."""
+        try:
+            read_image(self.paths[index], self.resize)
+        except ImageReadError as err:
+            return str(err)
+        return f"{self.paths[index]}: could not be read before, now it can"
 
     def cache_bytes(self) -> int:
         """Estimates what a full cache takes, at an aspect ratio of 3:2."""

@@ -133,8 +133,8 @@ def configure(args: argparse.Namespace, bundle: Bundle, processes: int) -> Confi
         ValueError: if the values do not go together with the bundle or the processes
     """
     train = bundle.splits["train"]
+    side = typical_side([bundle.paths[i] for i in train])  # also finds a folder without images
     if args.preset == "auto":
-        side = typical_side([bundle.paths[i] for i in train])
         preset = auto_preset(side, len(bundle.classes), len(train))
     else:
         preset = PRESETS[args.preset]

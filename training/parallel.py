@@ -64,9 +64,9 @@ def start(device: str = "") -> World:
     return World(dist.get_rank(), dist.get_world_size(), torch.device(kind), local_size)
 
 
-def stop(world: World) -> None:
-    """Leaves the group."""
-    if world.size > 1 and dist.is_initialized():
+def stop() -> None:
+    """Leaves the group, where there is one."""
+    if dist.is_initialized():
         dist.destroy_process_group()
 
 

@@ -82,7 +82,7 @@ def run(
                     on_epoch(row)
         return training.finish()
     finally:
-        parallel.stop(world)
+        parallel.stop()
 
 
 class Training:
@@ -104,8 +104,9 @@ class Training:
         self.engine = Engine(
             self.settings,
             len(bundle.classes),
-            ImageSet(bundle.paths, self.settings, args.strict),
+            ImageSet(bundle.paths, self.settings),
             world,
+            strict=args.strict,
             seed=config.seed,
             amp=config.amp,
             compiled=args.compile,
