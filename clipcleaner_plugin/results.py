@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from .rules import NoiseRate, noise_rate, select_paper, verdicts
 from .targets import check_label_field
 
 if TYPE_CHECKING:
+    from .export import ExportReport
     from .scoring import LabelScores
     from .targets import Targets
 
@@ -244,6 +246,22 @@ class CLIPCleanerResults(fob.BrainResults):
         )
         self.save_config()
         return self.counts()
+
+    def export(
+        self, export_dir: str | os.PathLike[str] | None = None, **options: Any
+    ) -> ExportReport:
+        """Exports the samples of the run: a bundle to train on, or the clean ones in other formats.
+
+        Args:
+            export_dir (None): the folder to write
+            **options: as in :func:`clipcleaner_plugin.export_cleaned`
+
+        Returns:
+            what was written
+        """
+        from .export import export_cleaned
+
+        return export_cleaned(self.dataset, self.key, export_dir, **options)
 
     def plot(self) -> dict[str, Any]:
         """Returns plotly figures: "scores", "confusions" and "classes"."""

@@ -1,0 +1,107 @@
+"""The cleaned samples as a FiftyOne dataset of their own; the images stay where they are."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import fiftyone as fo
+import fiftyone.core.utils as fou
+from fiftyone.core.collections import SampleCollection
+
+from .export_rows import Row, run_view
+from .fields import write_values
+from .splits import SPLITS, split_of_tags
+
+if TYPE_CHECKING:
+    from .results import CLIPCleanerResults
+
+# Key of Dataset.info by which an export is known; only such a dataset is ever replaced
+ORIGIN = "clipcleaner_export"
+
+# Ids in one request; MongoDB refuses those of more than 16 MB
+_CHUNK = 50_000
+
+
+def check_dataset_name(name: str | None, overwrite: bool) -> str:
+    """Returns the name of the dataset to make.
+
+    Raises:
+        ValueError: if there is none, or it is taken by a dataset that may not be replaced
+    """
+    if not name:
+        raise ValueError("format='dataset' needs dataset_name, the name of the new dataset")
+    if not fo.dataset_exists(name):
+        return name
+    if ORIGIN not in fo.load_dataset(name).info:
+        raise ValueError(
+            f"there is a dataset {name!r} that no export made: it is left alone; choose another "
+            "dataset_name"
+        )
+    if not overwrite:
+        raise ValueError(
+            f"there is an earlier export named {name!r}; overwrite=True replaces it, or choose "
+            "another dataset_name"
+        )
+    return name
+
+
+def make_dataset(
+    samples: SampleCollection,
+    results: CLIPCleanerResults,
+    rows: Sequence[Row],
+    name: str,
+    origin: dict[str, Any],
+    use_splits: bool,
+    progress: bool | Callable[..., Any] | None,
+) -> fo.Dataset:
+    """Clones the samples of the rows with all their fields, under the labels of the rows.
+
+    The dataset gets its name, and becomes persistent, when all of it is there.
+
+    Args:
+        samples: where the rows come from
+        results: the run
+        rows: what to keep; their splits become tags
+        name: of the new dataset; an earlier one of this name goes
+        origin: where it comes from, for its ``info``
+        use_splits: whether the splits become tags
+        progress: as in FiftyOne
+    """
+    made = run_view(samples, results).clone(f"{name}-unfinished-{uuid.uuid4().hex[:8]}")
+    try:
+        kept = {row.id for row in rows}
+        tags = dict(zip(*made.values(["id", "tags"]), strict=True))
+        unwanted = [sample_id for sample_id in tags if sample_id not in kept]
+        with fou.ProgressBar(total=len(tags), progress=progress) as bar:
+            for part in _chunks(unwanted, _CHUNK):
+                made.delete_samples(part)
+                bar.update(len(part))
+            relabelled = {row.id: row.label for row in rows if row.relabelled}
+            write_values(made, f"{results.config.label_field}.label", relabelled)
+            if use_splits:
+                write_values(made, "tags", {r.id: _tags(tags[r.id], r.split) for r in rows})
+            bar.update(len(rows))
+        made.info = {**made.info, ORIGIN: origin}
+        made.save()
+        if fo.dataset_exists(name):
+            fo.delete_dataset(name)
+        made.name = name
+        made.persistent = True
+    except BaseException:
+        fo.delete_dataset(made.name)
+        raise
+    return made
+
+
+def _tags(tags: Iterable[str], split: str) -> list[str]:
+    """Puts one split among the tags in the place of others."""
+    return [tag for tag in tags if tag not in SPLITS and split_of_tags("", [tag]) is None] + [split]
+
+
+def _chunks(items: Iterable[str], size: int) -> Iterable[list[str]]:
+    iterator = iter(items)
+    while part := list(islice(iterator, size)):
+        yield part
