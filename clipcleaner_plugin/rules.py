@@ -13,7 +13,6 @@ from .mixture import fit_mixture
 
 LOSSES = ("zeroshot_loss", "visual_loss")
 CONSISTENCIES = ("zeroshot_consistency", "visual_consistency")
-VERDICTS = ("mislabeled", "uncertain", "clean", "unscorable")
 
 
 class NoiseRate(NamedTuple):

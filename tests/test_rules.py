@@ -108,6 +108,11 @@ def test_consistency_is_compared_in_the_precision_it_is_stored_in() -> None:
     assert select_paper(evidence, labels, 1).tolist() == [True, False, True]
     assert select_paper(evidence, labels, 1, theta_cons=1.0).tolist() == [False, False, True]
     assert select_paper(evidence, labels, 1, theta_cons=0.0).all()
+    # float32(0.7) < 0.7: what comes back from a database as double must compare the same
+    evidence["visual_consistency"] = np.array([0.7, 0.69999, 1.0], dtype=np.float32)
+    for kind in (np.float32, np.float64):
+        stored = {name: values.astype(kind) for name, values in evidence.items()}
+        assert select_paper(stored, labels, 1, theta_cons=0.7).tolist() == [True, False, True]
 
 
 def test_an_empty_class_is_filled_with_its_best_not_its_worst() -> None:

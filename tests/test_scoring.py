@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import subprocess
@@ -165,15 +164,15 @@ def test_repetition_gives_the_same_bits(
     assert same(score_labels(clusters.images, noisy, clusters.texts), scores)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_a_permutation_permutes_the_result_to_the_bit(random: np.random.RandomState) -> None:
-    data = make_clusters(60, 3, spread=0.4)
+    data = make_clusters(300, 3, dim=32, spread=0.4)
     data.images[7] = data.images[1]  # copies, in one class and in two
     data.images[8] = data.images[0]
     labels = flip(data.truth, 3, 0.3)
     labels[[3, 9]] = -1
-    order = np.array(random.sample(range(60), 60))
+    order = np.array(random.sample(range(300), 300))
     whole = score_labels(data.images, labels, data.texts)
     assert same(score_labels(data.images[order], labels[order], data.texts), whole, order)
 
@@ -182,7 +181,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
     program = (
         "import hashlib, numpy as np, sys; sys.path.insert(0, 'tests')\n"
         "from feature_clusters import *; from clipcleaner_plugin.scoring import *\n"
-        "data = make_clusters(700, 5, 64, 0.5); labels = flip(data.truth, 5, 0.3)\n"
+        "data = make_clusters(2000, 20, 128, 0.5); labels = flip(data.truth, 20, 0.3)\n"
         "s = score_labels(data.images, labels, data.texts)\n"
         "parts = [s.clean_score, s.suggested_confidence, *s.evidence.values()]\n"
         "print(hashlib.sha256(b''.join(p.tobytes() for p in parts)).hexdigest())\n"
@@ -200,8 +199,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
             check=True,
         )
         digests.add(result.stdout.strip())
-    assert len(digests) == 1
-    assert len(digests.pop()) == hashlib.sha256().digest_size * 2
+    assert len(digests) == 1 and len(digests.pop()) == 64
 
 
 @pytest.mark.parametrize("scale", [2.0**-20, 2.0**30])
@@ -364,11 +362,8 @@ def test_a_list_of_one_class(clusters: Clusters, caplog: pytest.LogCaptureFixtur
 def test_no_samples(texts: Any) -> None:
     found = score_labels(np.zeros((0, 5)), np.zeros(0, dtype=int), texts)
     assert all(len(column) == 0 for column in columns(found))
-
-
-def test_nothing_but_holes() -> None:
-    found = score_labels(np.full((3, 5), np.nan), np.array([0, 1, -1]), np.eye(3, 5))
-    assert found.verdict.tolist() == ["unscorable"] * 3
+    holes = score_labels(np.full((3, 5), np.nan), np.array([-1, -1, -1]), texts)
+    assert holes.verdict.tolist() == ["unscorable"] * 3
 
 
 def test_all_images_alike() -> None:

@@ -55,6 +55,12 @@ def test_folds_are_stratified_and_follow_a_permutation(
     assert np.array_equal(assign_folds(hashes[order], y[order], folds), assigned[order])
 
 
+def test_small_classes_do_not_crowd_the_first_folds() -> None:
+    hashes = np.arange(20, dtype=np.uint64)
+    assigned = assign_folds(hashes, np.repeat(np.arange(10), 2), 5)
+    assert np.bincount(assigned).tolist() == [4] * 5
+
+
 def test_copies_of_an_image_share_a_fold() -> None:
     hashes = np.array([5, 5, 5, 9, 9, 1], dtype=np.uint64)
     assigned = assign_folds(hashes, np.zeros(6, dtype=int), 3)
