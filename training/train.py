@@ -290,13 +290,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         the exit status: 0; 1 = failed, the reason is on stderr; 130 = stopped by Ctrl-C
     """
-    logging.basicConfig(format="%(message)s", stream=sys.stderr, force=True)
+    log, handler = logging.getLogger(__package__), logging.StreamHandler()
+    log.addHandler(handler)
     try:
         args = parse(argv)
-        logging.getLogger().setLevel(logging.WARNING)
         main_process = os.environ.get("RANK", "0") == "0"
         level = logging.WARNING if args.quiet else logging.INFO
-        logging.getLogger(__package__).setLevel(level if main_process else logging.ERROR)
+        log.setLevel(level if main_process else logging.ERROR)
         run(args)
         return 0
     except KeyboardInterrupt:
@@ -312,6 +312,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except (ValueError, RuntimeError) as err:
         print(f"error: {err}", file=sys.stderr)
+    finally:
+        log.removeHandler(handler)
     return 1
 
 
