@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from projection import IDENTITY, Projection, make_images
 
 from clipcleaner_plugin.embed import embed_images
@@ -104,6 +105,15 @@ class Server:
         self._process.stdin.close()
         self._process.wait(20)
         self._errors.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As in the server: the last bit of a product depends on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
