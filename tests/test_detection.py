@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +22,9 @@ def features() -> FeatureSet:
 
 
 @pytest.mark.parametrize("draw", [projected_noise, lookalike_noise])
-def test_noise_that_depends_on_the_image(draw: detection.Draw, features: FeatureSet) -> None:
+def test_noise_that_depends_on_the_image(draw: Any, features: FeatureSet) -> None:
     def noisy(seed: int) -> np.ndarray:
-        return draw(features.features, features.labels, 5, 0.3, seed)  # type: ignore[call-arg, arg-type]
+        return draw(features.features, features.labels, 5, 0.3, seed)
 
     labels = noisy(1)
     wrong = labels != features.labels
