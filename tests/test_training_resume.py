@@ -164,7 +164,7 @@ def test_a_checkpoint_never_runs_code(bundle: Path, stopped: Path) -> None:
             return os.mkdir, (str(stopped / "evil"),)
 
     with zipfile.ZipFile(stopped / "last.pt", "w") as archive:
-        archive.writestr("archive/data.pkl", pickle.dumps(Evil()))
+        archive.writestr("archive/data.pkl", pickle.dumps(Evil(), protocol=2))
         archive.writestr("archive/version", "3")
     (stopped / "previous.pt").unlink()
     with pytest.raises(CheckpointError, match="damaged"):

@@ -2,11 +2,12 @@
 
     python training_kills.py BUNDLE OUT SEED [trainer's options]
 
-Kills after random times until a child finishes. Prints how many were killed.
+Kills at random moments until a child finishes. Prints how many were killed.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -26,6 +27,11 @@ def child(arguments: list[str]) -> int:
     return pid
 
 
+def finished_epochs(out: Path) -> int:
+    path = out / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
 if __name__ == "__main__":
     sys.path.insert(0, str(REPO_ROOT))
     import torch
@@ -34,15 +40,16 @@ if __name__ == "__main__":
 
     torch.set_num_threads(1)
     bundle, out, seed = sys.argv[1:4]
-    rng, kills = random.Random(int(seed)), 0
+    rng, kills, lines = random.Random(int(seed)), 0, 0
     while True:
         pid = child([bundle, "--out", out, "--device", "cpu", *sys.argv[4:]])
-        # Later and later, so that a slow machine gets on as well
-        ends = time.monotonic() + rng.uniform(0.2, 1.0) * (1 + kills / 4)
-        done, status = 0, 0
+        # At least one epoch further than the last child, then a random moment of the next one
+        ends, done, status = math.inf, 0, 0
         while not done and time.monotonic() < ends:
             time.sleep(0.005)
             done, status = os.waitpid(pid, os.WNOHANG)
+            if ends == math.inf and (count := finished_epochs(Path(out))) > lines:
+                lines, ends = count, time.monotonic() + rng.uniform(0, 0.5)
         if done:
             print(kills)
             sys.exit(os.waitstatus_to_exitcode(status))

@@ -302,7 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on after the last whole epoch.", file=sys.stderr)
         return INTERRUPTED
-    except torch.OutOfMemoryError as err:
+    except torch.cuda.OutOfMemoryError as err:
         print(f"error: {str(err).split('.')[0]}: give a smaller --batch-size", file=sys.stderr)
     except OSError as err:
         print(
