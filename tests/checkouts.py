@@ -57,6 +57,10 @@ def make_environment(folder: Path) -> Path:
     # A .pth file adds folders without reading the .pth files in them: an editable installation
     # of this project stays out
     (site / "libraries.pth").write_text("\n".join(libraries) + "\n")
+    # But FiftyOne needs setuptools' own: it stands in for distutils, which Python 3.12 dropped
+    for library in libraries:
+        for shim in Path(library).glob("distutils-precedence.pth"):
+            shutil.copy2(shim, site)
     return folder / "bin" / "python"
 
 
