@@ -33,6 +33,7 @@ _LAZY = {
     "CLIPCleanerResults": ".results",
     "export_cleaned": ".export",
     "load_predictions": ".predictions",
+    "train_on_cleaned": ".launch",
     "load_results": ".runs",
     "list_runs": ".runs",
     "get_run_info": ".runs",
@@ -57,6 +58,7 @@ __all__ = [
     "load_results",
     "rename_run",
     "score_labels",
+    "train_on_cleaned",
 ]
 
 

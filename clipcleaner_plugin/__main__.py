@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 INTERRUPTED = 130
+_MEDIA: dict[str, bool | str] = {"copy": True, "symlink": "symlink", "reference": False}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_doctor(command("doctor", "say what is wrong with this installation, and what to do"))
     _add_embed(command("embed", "compute and keep the embeddings of a dataset"))
     _add_score(command("score", "find the wrong labels of a dataset"))
+    _add_export(command("export", "export what a run has cleaned, to train on"))
+    _add_predictions(command("predictions", "load the predictions of a trained network"))
     _add_demo(command("demo", "plant label errors in a dataset, find them, compare with the truth"))
     return parser
 
@@ -120,6 +123,37 @@ def _add_score(parser: argparse.ArgumentParser) -> None:
     text = "threshold of the consistency scores"
     parser.add_argument("--theta-cons", type=float, default=0.8, help=text)
     parser.set_defaults(run=_score)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    from .export import FORMATS, LABELS
+    from .splits import MODES
+
+    _add_collection(parser)
+    add = parser.add_argument
+    add("out", help="the folder to write; with --format dataset, the new dataset's name")
+    add("--key", default="clipcleaner", help="the run")
+    add("--format", choices=FORMATS, default="bundle", help="what to write")
+    add("--labels", choices=LABELS, default="given", help="which labels; a bundle holds both")
+    text = "confidence that a suggestion must have to become the label"
+    add("--min-confidence", type=float, default=0.8, metavar="P", help=text)
+    text = "by the tags train, val and test where there are some; or drawn for all; or none"
+    add("--split", choices=MODES, default="tags", help=text)
+    text = "a field with labels known to be right, which the trainer measures by"
+    add("--trusted-field", metavar="F", default=argparse.SUPPRESS, help=text)
+    add("--media", choices=tuple(_MEDIA), default="copy", help="what becomes of the images")
+    add("--seed", type=int, default=51, help="of the draw of splits")
+    add("--overwrite", action="store_true", help="replace an earlier export")
+    parser.set_defaults(run=_export)
+
+
+def _add_predictions(parser: argparse.ArgumentParser) -> None:
+    from .predictions import DEFAULT_FIELD
+
+    parser.add_argument("dataset", help="the name of the FiftyOne dataset that was exported")
+    parser.add_argument("run_dir", help="the output folder of the trainer")
+    parser.add_argument("--field", default=DEFAULT_FIELD, help="the field to write")
+    parser.set_defaults(run=_predictions)
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
@@ -228,6 +262,35 @@ def _score(args: argparse.Namespace) -> int:
     print(results.summary())
     view = f"{args.key}: mislabeled"
     print(f"To review them: fiftyone app launch {args.dataset}, and load the saved view '{view}'")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from .export import export_cleaned
+
+    new_dataset = args.format == "dataset"
+    report = export_cleaned(
+        _collection(args),
+        args.key,
+        None if new_dataset else args.out,
+        format=args.format,
+        dataset_name=args.out if new_dataset else None,
+        labels=args.labels,
+        min_confidence=args.min_confidence,
+        split=args.split,
+        trusted_field=getattr(args, "trusted_field", None),
+        export_media=_MEDIA[args.media],
+        overwrite=args.overwrite,
+        seed=args.seed,
+    )
+    print(report)
+    return 0
+
+
+def _predictions(args: argparse.Namespace) -> int:
+    from .predictions import load_predictions
+
+    print(load_predictions(_collection(args), args.run_dir, args.field))
     return 0
 
 

@@ -101,7 +101,7 @@ def growing(target: Path) -> Iterator[Path]:
     if os.path.lexists(folder) and not ours and not _is_empty_folder(folder):
         raise FileExistsError(f"{folder} is in the way: move it away")
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
+    with held(folder, "is exporting to"):
         _recover(target)
         (folder / _UNFINISHED).write_text(_NOTE, encoding="utf-8")
         for name in (BUNDLE_HEADER, EXPORT_HEADER):
@@ -175,8 +175,16 @@ def _read_json(path: Path) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Holds a folder while an export grows in it, where the system can lock folders."""
+def held(folder: Path, doing: str) -> Iterator[None]:
+    """Holds a folder against other processes, where the system can lock folders.
+
+    Args:
+        folder: an existing folder
+        doing: what the holder does with it, for the message to another one
+
+    Raises:
+        FileExistsError: if another process holds it
+    """
     try:
         import fcntl
     except ImportError:  # Windows
@@ -188,7 +196,7 @@ def _lock(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise FileExistsError(
-                f"another process is exporting to {folder} now: wait for it, or name another folder"
+                f"another process {doing} {folder} now: wait for it, or name another folder"
             ) from None
         except OSError:  # a file system without locks
             pass

@@ -7,11 +7,22 @@ from typing import Any
 from .apply_clipcleaner import ApplyCLIPCleaner
 from .compute_embeddings import ComputeEmbeddings
 from .delete_run import DeleteRun
+from .export_cleaned import ExportCleaned
 from .get_run_info import GetRunInfo
 from .load_view import LoadView
 from .rename_run import RenameRun
+from .train_on_cleaned import TrainOnCleaned
 
-OPERATORS = (ComputeEmbeddings, ApplyCLIPCleaner, LoadView, GetRunInfo, RenameRun, DeleteRun)
+OPERATORS = (
+    ComputeEmbeddings,
+    ApplyCLIPCleaner,
+    LoadView,
+    ExportCleaned,
+    TrainOnCleaned,
+    GetRunInfo,
+    RenameRun,
+    DeleteRun,
+)
 
 
 def register(plugin: Any) -> None:

@@ -78,6 +78,7 @@ def delegate_call(
     samples: SampleCollection,
     options: Mapping[str, Any],
     delegation_target: str | None,
+    said: Callable[[Mapping[str, Any]], dict[str, Any]] | None = None,
 ) -> Any:
     """Queues an operator for a call from Python.
 
@@ -87,6 +88,7 @@ def delegate_call(
         samples: the dataset or view to work on
         options: the function's arguments; JSON values, for they are stored until they are used
         delegation_target: the orchestrator to queue it on
+        said (None): says the options in the form's words; None = as those of a run
 
     Returns:
         a ``fiftyone.operators.executor.ExecutionResult``
@@ -95,7 +97,8 @@ def delegate_call(
         TypeError: if the function has no such option, or it cannot be stored
     """
     inspect.signature(function).bind(samples, **options)
-    for name, value in options.items():
+    params = (said or _params)(options)
+    for name, value in params.items():
         try:
             json.dumps(value)
         except TypeError:
@@ -107,7 +110,7 @@ def delegate_call(
     return foo.execute_operator(
         uri,
         ctx,
-        params=_params(options),
+        params=params,
         request_delegation=True,
         delegation_target=delegation_target,
     )

@@ -28,6 +28,7 @@ from clipcleaner_plugin.install import PLUGIN_NAME, InstallError, find_plugin, i
 
 OPERATORS = {
     *("compute_embeddings", "apply_clipcleaner", "load_view"),
+    *("export_cleaned", "train_on_cleaned"),
     *("get_run_info", "rename_run", "delete_run"),
 }
 PROBE = """

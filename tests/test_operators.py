@@ -23,8 +23,8 @@ from operators_at_work import form, module, requests, uri
 import clipcleaner_plugin as cc
 
 NAMES = [
-    "compute_embeddings", "apply_clipcleaner", "load_view", "get_run_info", "rename_run",
-    "delete_run",
+    "compute_embeddings", "apply_clipcleaner", "load_view", "export_cleaned", "train_on_cleaned",
+    "get_run_info", "rename_run", "delete_run",
 ]  # fmt: skip
 N = 120
 # Visual evidence alone, on vectors that are there: no model is loaded
