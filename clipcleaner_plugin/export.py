@@ -210,8 +210,9 @@ class _Folder:
     def _is_there(self, target: Path, rows: list[Row], files: list[MediaFile]) -> bool:
         if not staging.same_texts(target, self._texts(rows, files)):
             return False
-        symlink = self.export_media == "symlink"
-        return self.export_media is False or all(is_placed(f, target, symlink) for f in files)
+        # Where links are asked for, copies do as well
+        ways = {True: [False], "symlink": [False, True], False: []}[self.export_media]
+        return not ways or all(any(is_placed(f, target, way) for way in ways) for f in files)
 
 
 def _check_options(

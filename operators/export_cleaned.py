@@ -32,7 +32,7 @@ class ExportCleaned(foo.Operator):
     def config(self) -> foo.OperatorConfig:
         return foo.OperatorConfig(
             name="export_cleaned",
-            label="Export cleaned samples",
+            label="Export CLIPCleaner run",
             description="Write a training bundle, or clean samples as folders, table or dataset",
             icon="file_download",
             dynamic=True,
@@ -57,7 +57,7 @@ class ExportCleaned(foo.Operator):
             else:
                 _input_labels(ctx, inputs)
             input_split(inputs)
-        return types.Property(inputs, view=types.View(label="Export cleaned samples"))
+        return types.Property(inputs, view=types.View(label="Export CLIPCleaner run"))
 
     def resolve_run_name(self, ctx: foo.executor.ExecutionContext) -> str:
         return f"Export of {ctx.params['key']}"

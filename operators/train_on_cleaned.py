@@ -36,7 +36,7 @@ class TrainOnCleaned(foo.Operator):
     def config(self) -> foo.OperatorConfig:
         return foo.OperatorConfig(
             name="train_on_cleaned",
-            label="Train on cleaned samples",
+            label="Train on CLIPCleaner run",
             description="Train a network on the clean selection and load its predictions",
             icon="model_training",
             dynamic=True,
@@ -57,7 +57,7 @@ class TrainOnCleaned(foo.Operator):
             input_trusted(ctx, inputs, key)
             _input_field(ctx, inputs)
             _show_commands(ctx, inputs, key, folder)
-        return types.Property(inputs, view=types.View(label="Train on cleaned samples"))
+        return types.Property(inputs, view=types.View(label="Train on CLIPCleaner run"))
 
     def resolve_run_name(self, ctx: foo.executor.ExecutionContext) -> str:
         return f"Training on {ctx.params['key']} ({ctx.params.get('recipe') or 'mixfix'})"

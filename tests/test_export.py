@@ -418,6 +418,19 @@ def test_the_same_export_again_writes_nothing(untouched: fo.Dataset, tmp_path: P
             cc.export_cleaned(untouched, "clipcleaner", folder, format=form)
 
 
+def test_copies_do_where_links_are_asked_for_but_not_the_other_way_round(
+    untouched: fo.Dataset, tmp_path: Path
+) -> None:
+    results = cc.load_results(untouched)
+    results.export(tmp_path / "copied")
+    assert results.export(tmp_path / "copied", export_media="symlink").reused
+    results.export(tmp_path / "linked", export_media="symlink")
+    with pytest.raises(FileExistsError, match="overwrite=True"):
+        results.export(tmp_path / "linked")
+    results.export(tmp_path / "linked", overwrite=True)
+    assert not any(p.is_symlink() for p in (tmp_path / "linked" / "images").iterdir())
+
+
 def test_an_earlier_bundle_is_replaced_only_when_asked(
     untouched: fo.Dataset, tmp_path: Path
 ) -> None:
