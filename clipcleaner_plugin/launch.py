@@ -117,7 +117,15 @@ def train_on_cleaned(
 
 
 def command_lines(
-    dataset_name: str, key: str, export_dir: str, options: TrainerOptions, prediction_field: str
+    dataset_name: str,
+    key: str,
+    export_dir: str,
+    options: TrainerOptions,
+    prediction_field: str = DEFAULT_FIELD,
+    *,
+    media: str = "symlink",
+    split: str = "tags",
+    trusted_field: str | None = None,
 ) -> list[str]:
     """Returns the commands that do the same in a shell.
 
@@ -127,18 +135,22 @@ def command_lines(
         export_dir: the folder of the bundle
         options: of the trainer
         prediction_field: the field for the predictions
+        media: "copy", "symlink" or "reference"
+        split: as in :func:`train_on_cleaned`, likewise trusted_field
 
     Returns:
         three lines: export, train, load the predictions
     """
     program = [*_python_path(), sys.executable, "-m", "clipcleaner_plugin"]
     run_dir = os.path.join(export_dir, "runs", options.recipe)
+    export = [*program, "export", dataset_name, export_dir, "--key", key, "--media", media]
+    export += ["--split", split] if split != "tags" else []
+    export += ["--trusted-field", trusted_field] if trusted_field else []
     script = str(trainer_folder() / "train.py")
-    return [
-        shlex.join([*program, "export", dataset_name, export_dir, "--key", key]),
-        shlex.join([sys.executable, script, export_dir, *options.arguments(), "--out", run_dir]),
-        shlex.join([*program, "predictions", dataset_name, run_dir, "--field", prediction_field]),
-    ]
+    train = [sys.executable, script, export_dir, *options.arguments(), "--out", run_dir]
+    train += ["--referenced"] if media == "reference" else []
+    load = [*program, "predictions", dataset_name, run_dir, "--field", prediction_field]
+    return [shlex.join(command) for command in (export, train, load)]
 
 
 def _python_path() -> list[str]:

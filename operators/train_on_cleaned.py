@@ -175,7 +175,16 @@ def _show_commands(
     except ValueError:
         return  # the input concerned says so
     field = ctx.params.get("prediction_field") or DEFAULT_FIELD
-    lines = command_lines(ctx.dataset.name, key, folder, options, field)
+    lines = command_lines(
+        ctx.dataset.name,
+        key,
+        folder,
+        options,
+        field,
+        media=ctx.params.get("media") or "symlink",
+        split=ctx.params.get("split") or "tags",
+        trusted_field=ctx.params.get("trusted_field"),
+    )
     if getattr(fo.config, "allow_legacy_orchestrators", True):
         text = "Scheduled work needs a worker: `fiftyone delegated launch`. Or, in a terminal:"
     else:
@@ -183,4 +192,5 @@ def _show_commands(
             "This App cannot schedule work (for that, start it with "
             "`FIFTYONE_ALLOW_LEGACY_ORCHESTRATORS=true`). In a terminal instead:"
         )
-    inputs.md("\n".join([text, "", "```", *lines, "```"]), name="commands")
+    # No block of code: the App does not wrap its lines
+    inputs.md("\n\n".join([text, *(f"`{line}`" for line in lines)]), name="commands")

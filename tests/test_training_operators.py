@@ -301,13 +301,15 @@ def test_the_form_offers_what_the_trainer_has(digits: fo.Dataset) -> None:
 def test_the_form_shows_commands_to_copy(
     digits: fo.Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = {"epochs": 3, "recipe": "ce", "export_dir": "/data/my photos"}
+    params = {"epochs": 3, "recipe": "ce", "export_dir": "/data/my photos", "media": "reference",
+              "trusted_field": "trusted", "split": "random"}  # fmt: skip
     text = form("train_on_cleaned", digits, **params)["commands"]["default"]
     for line in command_lines(
         digits.name, "clipcleaner", "/data/my photos", TrainerOptions("ce", epochs=3),
-        "clipcleaner_prediction",
+        media="reference", trusted_field="trusted", split="random",
     ):  # fmt: skip
-        assert line in text
+        assert f"`{line}`" in text
+    assert "--referenced" in text and "--trusted-field trusted" in text
     assert "fiftyone delegated launch" in text
     monkeypatch.setattr(fo.config, "allow_legacy_orchestrators", False)
     text = form("train_on_cleaned", digits, **params)["commands"]["default"]
@@ -320,6 +322,7 @@ def test_the_commands_do_what_they_say(
     lines = command_lines(
         digits.name, "clipcleaner", str(tmp_path / "my photos"),
         TrainerOptions("ce-clean", epochs=1, batch_size=16, more=tuple(SMALL)), "guess",
+        media="reference", trusted_field="trusted", split="random",
     )  # fmt: skip
     export, train, load = (shlex.split(line) for line in lines)
     program = [sys.executable, "-m", "clipcleaner_plugin"]
