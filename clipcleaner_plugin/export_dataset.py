@@ -86,14 +86,22 @@ def make_dataset(
             bar.update(len(rows))
         made.info = {**made.info, ORIGIN: origin}
         made.save()
-        if fo.dataset_exists(name):
-            fo.delete_dataset(name)
-        made.name = name
-        made.persistent = True
+        _take_name(made, name)
     except BaseException:
         fo.delete_dataset(made.name)
         raise
     return made
+
+
+def _take_name(made: fo.Dataset, name: str) -> None:
+    """An earlier dataset of the name goes last: a kill in between loses neither."""
+    earlier = fo.load_dataset(name) if fo.dataset_exists(name) else None
+    if earlier is not None:
+        earlier.name = f"{name}-replaced-{uuid.uuid4().hex[:8]}"
+    made.name = name
+    made.persistent = True
+    if earlier is not None:
+        earlier.delete()
 
 
 def _tags(tags: Iterable[str], split: str) -> list[str]:

@@ -37,7 +37,9 @@ import fiftyone.operators as foo
 
 registry = foo.OperatorRegistry()
 import clipcleaner_plugin
+from clipcleaner_plugin import trainer
 print(json.dumps(dict(
+    trainer=[str(trainer.trainer_folder() / "train.py"), *trainer.presets()],
     operators=[op.uri for op in registry.list_operators() if op.uri.startswith("@clipcleaner/")],
     errors=registry.list_errors(),
     library=clipcleaner_plugin.__file__,
@@ -52,6 +54,8 @@ def loaded(python: Path, plugins: Path, tmp_path: Path) -> dict[str, object]:
     assert report["errors"] == []
     names = {uri.rpartition("/")[2] for uri in report["operators"]}  # type: ignore[attr-defined]
     assert names >= OPERATORS
+    script, *presets = report["trainer"]  # type: ignore[misc]
+    assert Path(script).is_file() and presets[0] == "auto"
     return report
 
 
