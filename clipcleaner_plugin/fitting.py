@@ -52,7 +52,9 @@ def convergence_logged(what: str) -> Iterator[None]:
     """
     from sklearn.exceptions import ConvergenceWarning
 
-    with warnings.catch_warnings(record=True) as caught:
+    # Catching warnings changes the whole process, like the limit above: one thread after the other,
+    # or the last to finish would leave them caught for good
+    with _LOCK, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         yield
     complaints = [w for w in caught if issubclass(w.category, ConvergenceWarning)]
