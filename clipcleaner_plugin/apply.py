@@ -14,7 +14,13 @@ import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
-from .brain import CLIPCleaner, CLIPCleanerConfig, check_key_name, embeddings_field_name
+from .brain import (
+    CLIPCleaner,
+    CLIPCleanerConfig,
+    check_key_name,
+    embeddings_field_name,
+    vector_fields_of,
+)
 from .embeddings import (
     ModelSource,
     check_vector_field,
@@ -32,6 +38,7 @@ from .fields import (
     save_views,
     write_values,
 )
+from .inputs import check_options
 from .targets import Targets, check_images, check_label_field, read_targets
 
 if TYPE_CHECKING:
@@ -52,8 +59,8 @@ def apply_clipcleaner(
     samples: SampleCollection,
     label_field: str = "ground_truth",
     key: str = "clipcleaner",
-    model: str | None = "ViT-B-32",
-    pretrained: str | None = "openai",
+    model: str | os.PathLike[str] | None = "ViT-B-32",
+    pretrained: str | os.PathLike[str] | None = "openai",
     preprocess: Mapping[str, Any] | None = None,
     embeddings: str | np.ndarray | None = None,
     text_features: Any = None,
@@ -115,6 +122,15 @@ def apply_clipcleaner(
             ``skip_failures=False``
     """
     started = time.perf_counter()
+    check_options(
+        theta_gmm=theta_gmm,
+        theta_cons=theta_cons,
+        temperature=temperature,
+        prompt_reduce="mean",
+        folds=folds,
+        seed=seed,
+    )
+    model, pretrained = _as_text(model), _as_text(pretrained)
     check_images(samples)
     check_label_field(samples, label_field)
     _check_sources(model, embeddings, text_features)
@@ -195,6 +211,10 @@ def apply_clipcleaner(
     return results
 
 
+def _as_text(name: str | os.PathLike[str] | None) -> str | None:
+    return None if name is None else os.fspath(name)
+
+
 @dataclass(frozen=True)
 class _Embedded:
     report: EmbeddingReport
@@ -250,6 +270,11 @@ def _inherited_field(dataset: fo.Dataset, key: str, embeddings: Any) -> str | No
 def _check_embeddings_field(
     dataset: fo.Dataset, key: str, embeddings_field: str, identity: str | None
 ) -> None:
+    if embeddings_field in result_fields(key):
+        raise ValueError(
+            f"embeddings_field {embeddings_field!r} is a field of this run's results; choose "
+            "another name"
+        )
     old = _existing_run(dataset, key)
     if old is not None and old.embeddings_field == embeddings_field:
         return  # this run's own field: it is replaced with the run
@@ -331,8 +356,8 @@ def _replace_run(samples: SampleCollection, key: str, run: CLIPCleaner) -> None:
     if old is not None:
         delete_fields(dataset, result_fields(old.prefix))
         delete_views(dataset, old.prefix)
-        if old.embeddings_field and old.embeddings_field != run.config.embeddings_field:
-            delete_fields(dataset, [old.embeddings_field])
+        if old.embeddings_field != run.config.embeddings_field:
+            delete_fields(dataset, vector_fields_of(dataset, key, old))
     # Registered before anything is written: what a crash leaves half done can be deleted by its key
     run.register_run(_registrable(samples), key, cleanup=False)
     run.save_run_results(dataset, key, None)

@@ -87,9 +87,7 @@ class CLIPCleaner(fob.BrainMethod):
     def cleanup(self, samples: fo.core.collections.SampleCollection, key: str) -> None:
         dataset = samples._root_dataset
         written = fields.result_fields(self.config.prefix)
-        if self.config.embeddings_field:
-            written.append(self.config.embeddings_field)
-        fields.delete_fields(dataset, written)
+        fields.delete_fields(dataset, written + vector_fields_of(dataset, key, self.config))
         fields.delete_views(dataset, self.config.prefix)
         self._delete_store(dataset, key)
 
@@ -117,6 +115,18 @@ class CLIPCleaner(fob.BrainMethod):
             cached._config = config
 
 
+def vector_fields_of(dataset: fo.Dataset, key: str, config: CLIPCleanerConfig) -> list[str]:
+    """Returns the vector field that goes with a run: none where another run lives on it too."""
+    field = config.embeddings_field
+    if not field:
+        return []
+    for other in dataset.list_brain_runs(method=config.method):
+        used = dataset.get_brain_info(other).config
+        if other != key and field in (used.embeddings_field, used.embeddings_source):
+            return []
+    return [field]
+
+
 def embeddings_field_name(prefix: str) -> str:
     """Returns the vector field that a run writes unless the user names another one."""
     return f"{prefix}_embedding"
@@ -124,7 +134,7 @@ def embeddings_field_name(prefix: str) -> str:
 
 def check_key_name(key: str) -> None:
     """Raises ValueError unless ``key`` can name a run and begin the names of its fields."""
-    if not isinstance(key, str) or not key.isidentifier():
+    if not isinstance(key, str) or not key.isidentifier() or key.startswith("_"):
         raise ValueError(
-            f"key {key!r} is not a valid name: letters, digits and '_', not beginning with a digit"
+            f"key {key!r} is not a valid name: letters, digits and '_', beginning with a letter"
         )

@@ -134,7 +134,7 @@ def dataset_store(dataset: fo.Dataset, identity: str) -> EmbeddingStore:
 
 def check_vector_field(dataset: fo.Dataset, field_name: str, identity: str) -> None:
     """Raises ValueError unless a field is free, or holds vectors of the model ``identity``."""
-    if not field_name.isidentifier():
+    if not field_name.isidentifier() or field_name.startswith("_"):
         raise ValueError(f"embeddings_field {field_name!r} is not a valid field name")
     field = dataset.get_field(field_name)
     if field is None:
@@ -172,8 +172,10 @@ def fill_vector_field(
             info={IDENTITY: store.identity},
         )
     # The vector of an image that can no longer be read is that of its former contents: it must go
-    lost = samples.select(list(report.failures)).exists(field_name).values("id")
-    if lost:
+    if report.failures:
+        # Compared here: a query that lists the ids of a million failures is too long for MongoDB
+        filled = samples.exists(field_name).values("id")
+        lost = [i for i in filled if i in report.failures]
         write_values(dataset, field_name, dict.fromkeys(lost))
     if not store.dim:
         return
@@ -210,7 +212,7 @@ def given_embeddings(
         return _from_array(embeddings, len(ids))
     dataset = samples._root_dataset
     if dataset.has_sample_field(embeddings):
-        return _from_field(samples, embeddings, identity)
+        return _from_field(samples, ids, embeddings, identity)
     if embeddings in dataset.list_brain_runs():
         return _from_similarity(samples, ids, embeddings)
     vector_fields = sorted(dataset.get_field_schema(ftype=fo.VectorField))
@@ -231,16 +233,21 @@ def _from_array(embeddings: Any, n: int) -> np.ndarray:
     return array.astype(np.float32)
 
 
-def _from_field(samples: SampleCollection, field_name: str, identity: str | None) -> np.ndarray:
-    info = samples.get_field(field_name).info or {}
-    found = info.get(IDENTITY)
+def _from_field(
+    samples: SampleCollection, ids: Sequence[str], field_name: str, identity: str | None
+) -> np.ndarray:
+    field = samples.get_field(field_name)
+    if field is None:
+        raise ValueError(f"this view leaves out the embeddings field {field_name!r}: add it")
+    found = (field.info or {}).get(IDENTITY)
     if identity is not None and found is not None and found != identity:
         raise ValueError(
             f"embeddings field {field_name!r} holds vectors of {found}, but the class names would "
             f"be embedded by {identity}; name the same model, or compute embeddings with this one"
         )
-    values = samples.values(field_name)
-    return _stack(values, f"embeddings field {field_name!r}")
+    # Asked anew, the samples may be others: some deleted meanwhile, some in another order
+    vectors = dict(zip(*samples.values(["id", field_name]), strict=True))
+    return _stack([vectors.get(i) for i in ids], f"embeddings field {field_name!r}")
 
 
 def _from_similarity(samples: SampleCollection, ids: Sequence[str], key: str) -> np.ndarray:
@@ -263,6 +270,11 @@ def _stack(values: Sequence[Any], where: str) -> np.ndarray:
     present = [v for v in values if v is not None]
     if not present:
         raise ValueError(f"{where} has no vector for any of the {len(values)} samples")
+    odd = next((v for v in present if np.asarray(v).dtype.kind not in "fiu"), None)
+    if odd is not None:
+        raise ValueError(f"{where} holds no vectors: found a {type(odd).__name__}")
+    if np.ndim(present[0]) != 1:
+        raise ValueError(f"{where} holds no vectors: found the shape {np.shape(present[0])}")
     dim = len(present[0])
     out = np.full((len(values), dim), np.nan, dtype=np.float32)
     for i, vector in enumerate(values):

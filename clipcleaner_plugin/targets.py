@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -102,11 +103,12 @@ def read_targets(
 
 
 def _checked_classes(classes: Sequence[str]) -> list[str]:
-    if isinstance(classes, str) or not all(isinstance(name, str) and name for name in classes):
+    names = [] if isinstance(classes, str) else list(classes)
+    if isinstance(classes, str) or not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"classes must be a list of non-empty strings, found {classes!r}")
-    if not classes:
+    if not names:
         raise ValueError("classes is empty; leave it out to use the labels of the dataset")
-    repeated = sorted({name for name in classes if list(classes).count(name) > 1})
+    repeated = sorted(name for name, n in Counter(names).items() if n > 1)
     if repeated:
         raise ValueError(f"classes names {', '.join(map(repr, repeated))} more than once")
-    return list(classes)
+    return [str(name) for name in names]

@@ -53,10 +53,12 @@ class DeleteRun(foo.Operator):
 
 
 def _warning(ctx: foo.executor.ExecutionContext, key: str) -> types.Warning:
+    from clipcleaner_plugin.brain import vector_fields_of
     from clipcleaner_plugin.fields import result_fields, saved_view_names
 
-    written = [*result_fields(key), ctx.dataset.get_brain_info(key).config.embeddings_field]
-    fields = [field for field in written if field and ctx.dataset.has_sample_field(field)]
+    config = ctx.dataset.get_brain_info(key).config
+    written = [*result_fields(key), *vector_fields_of(ctx.dataset, key, config)]
+    fields = [field for field in written if ctx.dataset.has_sample_field(field)]
     views = [name for name in saved_view_names(key) if ctx.dataset.has_saved_view(name)]
     goes = [f"the {len(fields)} fields {', '.join(fields)}"] if fields else []
     goes += [f"the {len(views)} saved views {', '.join(views)}"] if views else []

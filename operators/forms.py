@@ -166,8 +166,8 @@ def input_run(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> str |
 
 def key_problem(ctx: foo.executor.ExecutionContext, key: str) -> str | None:
     """Returns why no run can have this key; None if one can, or one has it already."""
-    if not key.isidentifier():
-        return "Letters, digits and '_' only, not beginning with a digit"
+    if not key.isidentifier() or key.startswith("_"):
+        return "Letters, digits and '_' only, beginning with a letter"
     if key in ctx.dataset.list_brain_runs() and not is_run(ctx, key):
         return f"{key!r} is the key of another brain run; choose another one"
     return None

@@ -19,8 +19,10 @@ from PIL import Image
 
 import clipcleaner_plugin as cc
 from clipcleaner_plugin.digits import DIGIT_NAMES, load_half, render
-from clipcleaner_plugin.embeddings import IDENTITY, dataset_store
+from clipcleaner_plugin.embed import EmbeddingReport
+from clipcleaner_plugin.embeddings import IDENTITY, dataset_store, fill_vector_field
 from clipcleaner_plugin.images import ImageReadError
+from clipcleaner_plugin.model_source import TINY_CLIP_FOLDER
 from clipcleaner_plugin.models import model_identity
 
 TINY = {"model": cc.TINY_CLIP, "pretrained": None}
@@ -97,6 +99,23 @@ def test_stored_vectors_serve_every_run_until_the_last_is_deleted(digits: fo.Dat
     assert cc.compute_embeddings(digits, **TINY, progress=False).reused == N
     cc.delete_run(digits, "b")
     assert stored(digits) == 0
+
+
+@pytest.mark.parametrize("as_source", [False, True])
+def test_a_vector_field_stays_while_another_run_uses_it(
+    digits: fo.Dataset, as_source: bool
+) -> None:
+    options = {**TINY, "progress": False}
+    second = {"embeddings": "emb"} if as_source else {"embeddings_field": "emb"}
+    cc.apply_clipcleaner(digits, key="a", embeddings_field="emb", **options)
+    cc.apply_clipcleaner(digits, key="b", **second, **options)
+    cc.apply_clipcleaner(digits, key="a", embeddings_field=None, **options)
+    assert digits.count("emb") == N
+    cc.apply_clipcleaner(digits, key="a", embeddings_field="emb", **options)
+    cc.delete_run(digits, "a")
+    assert digits.count("emb") == N
+    cc.delete_run(digits, "b")
+    assert digits.has_sample_field("emb") == as_source  # b wrote it, or only read it
 
 
 def test_only_new_and_changed_files_are_computed(digits: fo.Dataset, tmp_path: Path) -> None:
@@ -185,6 +204,39 @@ def test_a_field_with_vectors_of_another_model_is_refused(digits: fo.Dataset) ->
     with pytest.raises(ValueError, match="exists as a StringField"):
         cc.compute_embeddings(digits, "filepath", **TINY, progress=False)
     assert stored(digits) == 0  # refused before any work
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"theta_gmm": 2}, "theta_gmm"),
+        ({"folds": 1}, "folds"),
+        ({"embeddings_field": "_emb"}, "'_emb' is not a valid field name"),
+        ({"embeddings_field": "clipcleaner_score"}, "field of this run's results"),
+    ],
+)
+def test_options_are_checked_before_images_are_read(
+    digits: fo.Dataset, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        cc.apply_clipcleaner(digits, **TINY, **options, progress=False)
+    assert stored(digits) == 0
+    assert digits.list_brain_runs() == []
+
+
+def test_a_checkpoint_may_be_a_path(digits: fo.Dataset) -> None:
+    results = cc.apply_clipcleaner(digits, model=TINY_CLIP_FOLDER, pretrained=None, progress=False)
+    assert results.config.model == str(TINY_CLIP_FOLDER)
+
+
+def test_a_field_loses_what_cannot_be_read_however_much_that_is(digits: fo.Dataset) -> None:
+    cc.compute_embeddings(digits, "emb", **TINY, progress=False)
+    gone = digits.values("id")[:3]
+    # as many as a lost disk takes from a large dataset
+    failures = {f"{i:024x}": "no such file" for i in range(900_000)} | dict.fromkeys(gone, "")
+    store = dataset_store(digits, model_identity(**TINY))
+    fill_vector_field(digits, "emb", store, EmbeddingReport((), 0, failures))
+    assert digits.exists("emb", False).values("id") == gone
 
 
 def test_a_rerun_with_another_model_replaces_its_own_field(digits: fo.Dataset) -> None:
