@@ -14,7 +14,7 @@ import numpy as np
 
 from .brain import CLIPCleaner, CLIPCleanerConfig
 from .fields import EVIDENCES, VERDICTS, field_name, verdict_view, write_values
-from .rules import NoiseRate, noise_rate, select_paper, verdicts
+from .rules import NoiseRate, noise_rate, noise_rates, select_paper, verdicts
 from .targets import check_label_field
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Summary:
         total = sum(self.counts.values())
         lines = [f"{total} samples"]
         lines += [
-            f"  {verdict:<10} {n:>9}  {n / total:6.1%}"
+            f"  {verdict:<10} {n:>9}  {n / max(total, 1):6.1%}"
             for verdict, n in self.counts.items()
             if n or verdict != "unscorable"
         ]
@@ -94,6 +94,12 @@ class CLIPCleanerResults(fob.BrainResults):
 
     def __repr__(self) -> str:
         return f"<CLIPCleanerResults {self.key!r}: {self.headline()}>"
+
+    def take(self, other: CLIPCleanerResults) -> None:
+        """Becomes equal to other results of the same run, as the database has them now."""
+        self._samples: Any = other.samples
+        self._config: CLIPCleanerConfig = other.config
+        self.record = other.record
 
     @property
     def dataset(self) -> fo.Dataset:
@@ -147,16 +153,16 @@ class CLIPCleanerResults(fob.BrainResults):
     def noise_rates(self) -> dict[str, NoiseRate]:
         """Returns the estimated share of wrong labels among the samples of each given label."""
         labels, scores = self._labels_and_scores()
-        return {
-            name: noise_rate(scores[labels == name])
-            for name in self.record["classes"]
-            if (labels == name).any()
-        }
+        classes = self.record["classes"]
+        index = {name: k for k, name in enumerate(classes)}
+        rates = noise_rates(scores, np.array([index.get(name, -1) for name in labels], dtype=int))
+        return {classes[k]: rate for k, rate in rates.items()}
 
     def confusions(self) -> list[tuple[str, str, int]]:
         """Returns (given label, suggested label, count) of the mislabeled, most frequent first."""
         fields = [f"{self.config.label_field}.label", f"{self.field('suggestion')}.label"]
-        pairs = Counter(zip(*self.mislabeled_view().values(fields), strict=True))
+        found = zip(*self.mislabeled_view().values(fields), strict=True)
+        pairs = Counter(pair for pair in found if None not in pair)  # labels may be gone since
         ranked = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
         return [(given, suggested, n) for (given, suggested), n in ranked]
 
@@ -226,8 +232,11 @@ class CLIPCleanerResults(fob.BrainResults):
             the new counts by verdict
         """
         config = self.config
-        config.theta_gmm = _theta("theta_gmm", theta_gmm, config.theta_gmm)
-        config.theta_cons = _theta("theta_cons", theta_cons, config.theta_cons)
+        thetas = (
+            _theta("theta_gmm", theta_gmm, config.theta_gmm),
+            _theta("theta_cons", theta_cons, config.theta_cons),
+        )
+        config.theta_gmm, config.theta_cons = thetas
         view = self.view()
         classes = self.record["classes"]
         ids, given, suggested = view.values(

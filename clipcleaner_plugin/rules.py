@@ -130,6 +130,21 @@ def noise_rate(clean_score: np.ndarray) -> NoiseRate:
     return NoiseRate(rate, float(max(centre - half, 0.0)), float(min(centre + half, 1.0)), n)
 
 
+def noise_rates(clean_score: np.ndarray, labels: np.ndarray) -> dict[int, NoiseRate]:
+    """Estimates the share of wrong labels of every given label, in one pass over the samples.
+
+    Args:
+        clean_score: (N,) float array in [0, 1]; NaN is left out
+        labels: (N,) int array; -1 for samples to leave out
+
+    Returns:
+        label → rate, for the labels that occur, in ascending order
+    """
+    places = np.flatnonzero(labels >= 0)
+    members = [places[group] for group in groups(labels[places])]
+    return {int(labels[group[0]]): noise_rate(clean_score[group]) for group in members}
+
+
 def _clean_by_loss(
     scores: np.ndarray, labels: np.ndarray, usable: np.ndarray, theta: float, seed: int
 ) -> np.ndarray:

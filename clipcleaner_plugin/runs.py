@@ -23,14 +23,20 @@ def load_results(samples: SampleCollection, key: str = "clipcleaner") -> CLIPCle
     """Loads the results of an earlier run.
 
     Raises:
-        ValueError: if there is no such run, or it did not finish
+        ValueError: if there is no such run, it did not finish, or another process made it since
+            the dataset was loaded
     """
     _check_run(samples, key)
-    results = samples._root_dataset.load_brain_results(key)
+    results = _stored_results(samples._root_dataset, key)
     if results is None:
         raise ValueError(
             f"run {key!r} did not finish; apply it again under the same key (embeddings that were "
             "computed are kept), or delete it"
+        )
+    if not samples._root_dataset.has_sample_field(results.field("score")):
+        raise ValueError(
+            f"run {key!r} was made by another process, and this one does not know its fields yet: "
+            "call dataset.reload() first"
         )
     return results
 
@@ -43,9 +49,9 @@ def get_run_info(samples: SampleCollection, key: str = "clipcleaner") -> dict[st
     """
     _check_run(samples, key)
     dataset = samples._root_dataset
+    results = _stored_results(dataset, key)
     info = dataset.get_brain_info(key)
     config = {k: v for k, v in info.config.serialize().items() if k not in ("cls", "type")}
-    results = dataset.load_brain_results(key)
     return {
         "key": key,
         "timestamp": info.timestamp.isoformat() if info.timestamp else None,
@@ -86,7 +92,23 @@ def delete_run(samples: SampleCollection, key: str) -> None:
     samples._root_dataset.delete_brain_run(key)
 
 
+def _stored_results(dataset: fo.Dataset, key: str) -> CLIPCleanerResults | None:
+    """Returns the results as the database has them now; another process may have replaced them.
+
+    FiftyOne keeps results in memory. The object that it keeps is brought up to date, not replaced:
+    it follows a later renaming, and so does whoever holds it.
+    """
+    stored = dataset.load_brain_results(key, cache=False)
+    if stored is None:
+        return None
+    kept: CLIPCleanerResults = dataset.load_brain_results(key)
+    kept.take(stored)
+    return kept
+
+
 def _check_run(samples: SampleCollection, key: str) -> None:
+    # The runs alone: Dataset.reload() would drop what the user has not saved yet
+    samples._root_dataset._doc.reload("brain_methods")
     found = list_runs(samples)
     if key not in found:
         raise ValueError(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 
 import clipcleaner_plugin as cc
-from clipcleaner_plugin.embeddings import IDENTITY
+from clipcleaner_plugin.embeddings import IDENTITY, given_embeddings
 from clipcleaner_plugin.fields import result_fields
 
 CLASSES = ["cat", "dog", "owl"]
@@ -246,6 +249,62 @@ def test_reselect_equals_a_new_run_and_is_kept(noisy: Noisy) -> None:
         results.reselect(theta_cons=1.5)
 
 
+def test_a_refused_reselect_changes_nothing(noisy: Noisy) -> None:
+    results = noisy.apply()
+    with pytest.raises(ValueError, match="theta_cons"):
+        results.reselect(theta_gmm=0.9, theta_cons=3)
+    assert results.config.theta_gmm == 0.5
+
+
+def test_results_outlive_labels_and_samples(noisy: Noisy) -> None:
+    results = noisy.apply()
+    wrong = results.mislabeled_view().values("id")
+    noisy.dataset.set_values("ground_truth", dict.fromkeys(wrong[:20]), key_field="id")
+    assert sum(n for _, _, n in results.confusions()) == 20
+    assert all(None not in (given, suggested) for given, suggested, _ in results.confusions())
+    noisy.dataset.delete_samples(noisy.ids)
+    assert str(results.summary()).startswith("0 samples")
+
+
+REPLACE = """
+import sys
+import fiftyone as fo
+import clipcleaner_plugin as cc
+
+dataset = fo.load_dataset(sys.argv[1])
+options = dict(embeddings="emb", model=None, classes=["owl", "dog", "cat"], theta_cons=0.5)
+cc.apply_clipcleaner(dataset, **options)
+"""
+
+
+def test_results_are_those_of_the_process_that_wrote_last(noisy: Noisy, repo_root: Path) -> None:
+    dataset = noisy.dataset
+    add_vectors(noisy, "emb")
+    dataset.persistent = True  # else the other process would delete it at its end
+
+    def replace() -> None:
+        command = [sys.executable, "-c", REPLACE, dataset.name]
+        subprocess.run(command, check=True, cwd=repo_root)
+
+    replace()
+    with pytest.raises(ValueError, match=r"dataset\.reload\(\)"):
+        cc.load_results(dataset)
+    dataset.reload()
+    noisy.apply()
+    held = cc.load_results(dataset)
+    dataset.info["not saved"] = 1
+    replace()
+    assert cc.get_run_info(dataset)["record"]["classes"] == ["owl", "dog", "cat"]
+    assert cc.get_run_info(dataset)["parameters"]["theta_cons"] == 0.5
+    loaded = cc.load_results(dataset)
+    assert loaded.record["classes"] == held.record["classes"] == ["owl", "dog", "cat"]
+    assert loaded.config.theta_cons == held.config.theta_cons == 0.5
+    assert dataset.info["not saved"] == 1
+    before = snapshot(dataset)
+    loaded.reselect()
+    assert snapshot(dataset) == before
+
+
 def test_figures_hold_the_counts(noisy: Noisy) -> None:
     figures = noisy.apply().plot()
     bars = {trace.name: sum(trace.y) for trace in figures["scores"].data}
@@ -286,6 +345,29 @@ def test_vectors_of_another_model_are_refused(noisy: Noisy) -> None:
     noisy.apply(embeddings="emb", text_features=None, model=None)
 
 
+def test_vectors_of_a_field_go_to_the_samples_that_were_asked_for(noisy: Noisy) -> None:
+    add_vectors(noisy, "emb")
+    noisy.dataset.delete_samples(noisy.ids[:1])  # meanwhile
+    ids = noisy.ids[::-1]
+    found = given_embeddings(noisy.dataset, ids, "emb", None)
+    np.testing.assert_array_equal(found[:-1], noisy.features[:0:-1])
+    assert np.isnan(found[-1]).all()
+
+
+def test_a_number_is_no_vector_and_a_view_must_hold_the_field(noisy: Noisy) -> None:
+    noisy.dataset.add_sample_field("number", fo.FloatField)
+    noisy.dataset.set_values("number", [0.5] * 240)
+    with pytest.raises(ValueError, match="'number' holds no vectors: found the shape"):
+        noisy.apply(embeddings="number")
+    add_vectors(noisy, "emb")
+    with pytest.raises(ValueError, match="this view leaves out the embeddings field 'emb'"):
+        noisy.apply(noisy.dataset.select_fields("ground_truth"), embeddings="emb")
+
+
+def test_classes_may_be_an_array(noisy: Noisy) -> None:
+    assert noisy.apply(classes=np.array(CLASSES)).record["classes"] == CLASSES
+
+
 def test_missing_and_broken_vectors_cost_their_samples_only(noisy: Noisy) -> None:
     features = noisy.features.copy()
     features[5] = np.nan
@@ -308,6 +390,10 @@ def test_missing_and_broken_vectors_cost_their_samples_only(noisy: Noisy) -> Non
         ({"text_features": np.zeros((3, 4))}, "text_features"),
         ({"text_features": {"cat": np.ones(DIM)}}, "lacks classes: dog, owl"),
         ({"key": "not a key"}, "'not a key' is not a valid name"),
+        ({"key": "_hidden"}, "'_hidden' is not a valid name"),
+        ({"embeddings": "ground_truth"}, "'ground_truth' holds no vectors: found a Classification"),
+        ({"embeddings": "filepath"}, "'filepath' holds no vectors: found a str"),
+        ({"embeddings": "created_at"}, "'created_at' holds no vectors: found a datetime"),
         ({"label_field": "nope"}, "no field 'nope'; Classification fields here: ground_truth"),
         ({"label_field": "filepath"}, "'filepath' is a StringField"),
         ({"label_field": "tags"}, "'tags' is a ListField"),
