@@ -22,8 +22,8 @@ COMPUTE = "<compute>"
 
 _BASIC = ("label_field", "key", "model", "pretrained")
 _PASSED_ON = (
-    "label_field", "key", "classes", "class_prompts", "theta_gmm", "theta_cons", "temperature",
-    "folds", "seed", "preprocess", "batch_size", "device", "skip_failures",
+    "label_field", "key", "classes", "class_prompts", "text_features", "theta_gmm", "theta_cons",
+    "temperature", "folds", "seed", "preprocess", "batch_size", "device", "skip_failures",
 )  # fmt: skip
 
 

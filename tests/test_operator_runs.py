@@ -206,6 +206,22 @@ def test_delegated_embeddings_of_a_view(
     assert digits.count("vectors") == 30
 
 
+def test_text_features_reach_a_delegated_run(
+    digits: fo.Dataset, service: DelegatedOperationService
+) -> None:
+    dim = len(digits.first()["pixels"])
+    texts = np.random.default_rng(0).normal(size=(10, dim)).tolist()
+    options = {"embeddings": "pixels", "text_features": texts}
+    cc.apply_clipcleaner(digits, key="direct", **options)
+    foo.get_operator(uri("apply_clipcleaner"))(digits, key="queued", **options, delegate=True)
+    service.execute_queued_operations()
+    (done,) = service.list_operations()
+    assert done.run_state == ExecutionRunState.COMPLETED, done.result.error
+    digits.reload()
+    assert digits.values("queued_score") == digits.values("direct_score")
+    assert cc.get_run_info(digits, "queued")["parameters"]["text_source"] == "given"
+
+
 def test_a_delegated_failure_is_recorded_in_words(
     digits: fo.Dataset, service: DelegatedOperationService
 ) -> None:
