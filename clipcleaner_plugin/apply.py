@@ -205,6 +205,8 @@ def apply_clipcleaner(
     record = make_record(
         targets, scores, prompts, failures, image_features, time.perf_counter() - started
     )
+    if prompts:
+        record["warnings"] += _equal_prompts(targets.classes, class_prompts)
     results = CLIPCleanerResults(samples, config, key, backend=run, record=record)
     run.save_run_results(samples, key, results)
     logger.info("Done: %s", results.headline())
@@ -296,15 +298,22 @@ def _prompts(
     classes: list[str], class_prompts: Mapping[str, Any] | str | os.PathLike[str] | None
 ) -> list[list[str]]:
     from .prompts import class_prompts as make_prompts
+
+    for text in _equal_prompts(classes, class_prompts):
+        logger.warning("%s", text)
+    return make_prompts(classes, class_prompts)
+
+
+def _equal_prompts(
+    classes: list[str], class_prompts: Mapping[str, Any] | str | os.PathLike[str] | None
+) -> list[str]:
     from .prompts import duplicate_names
 
-    for group in duplicate_names(classes, class_prompts):
-        logger.warning(
-            "Classes %s have the same prompts: words cannot tell them apart. Give them names with "
-            "class_prompts={'names': {...}}, or merge them",
-            ", ".join(map(repr, group)),
-        )
-    return make_prompts(classes, class_prompts)
+    return [
+        f"Classes {', '.join(map(repr, group))} have the same prompts: words cannot tell them "
+        "apart. Give them names with class_prompts={'names': {...}}, or merge them"
+        for group in duplicate_names(classes, class_prompts)
+    ]
 
 
 def _image_features(

@@ -224,6 +224,13 @@ def test_options_are_checked_before_images_are_read(
     assert digits.list_brain_runs() == []
 
 
+def test_classes_that_words_cannot_tell_apart_are_on_record(digits: fo.Dataset) -> None:
+    names = {"names": {"three": "digit", "eight": "digit"}}
+    cc.apply_clipcleaner(digits, class_prompts=names, **TINY, progress=False)
+    (warning,) = cc.get_run_info(digits)["record"]["warnings"]
+    assert "'eight', 'three' have the same prompts" in warning
+
+
 def test_a_checkpoint_may_be_a_path(digits: fo.Dataset) -> None:
     results = cc.apply_clipcleaner(digits, model=TINY_CLIP_FOLDER, pretrained=None, progress=False)
     assert results.config.model == str(TINY_CLIP_FOLDER)
