@@ -138,7 +138,8 @@ def test_nothing_to_work_on_is_said_in_the_form(digits: fo.Dataset, name: str) -
 def test_a_key_is_checked_while_it_is_typed(digits: fo.Dataset) -> None:
     fob.compute_uniqueness(digits, uniqueness_field="unique", embeddings="pixels")
     apply(digits, key="taken")
-    for key, reason in (("3x", "not beginning with a digit"), ("unique", "another brain run")):
+    reasons = {"3x": "beginning with a letter", "_x": "beginning with a letter"}
+    for key, reason in {**reasons, "unique": "another brain run"}.items():
         prop = form("apply_clipcleaner", digits, key=key)["key"]
         assert prop["invalid"] and reason in prop["error_message"]
     replaces = form("apply_clipcleaner", digits, key="taken")
