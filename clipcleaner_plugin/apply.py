@@ -177,13 +177,15 @@ def apply_clipcleaner(
         seed=seed,
     )
 
+    written_field = embeddings_field or _inherited_field(dataset, key, embeddings)
     config = CLIPCleanerConfig(
         prefix=key,
         label_field=label_field,
         model=model,
         pretrained=pretrained,
         model_identity=identity,
-        embeddings_field=embeddings_field or _inherited_field(dataset, key, embeddings),
+        embeddings_field=written_field,
+        owns_embeddings_field=_owns(dataset, written_field),
         embeddings_source=_describe(embeddings),
         text_source="given" if text_features is not None else "model" if prompts else "none",
         theta_gmm=theta_gmm,
@@ -267,6 +269,16 @@ def _inherited_field(dataset: fo.Dataset, key: str, embeddings: Any) -> str | No
     if old is not None and isinstance(embeddings, str) and embeddings == old.embeddings_field:
         return embeddings
     return None
+
+
+def _owns(dataset: fo.Dataset, written_field: str | None) -> bool:
+    """Whether a vector field is new, or made by a run: then it goes with the last run on it."""
+    if written_field is None or not dataset.has_sample_field(written_field):
+        return True
+    runs = dataset.list_brain_runs(
+        method="clipcleaner", embeddings_field=written_field, owns_embeddings_field=True
+    )
+    return bool(runs)
 
 
 def _check_embeddings_field(

@@ -25,6 +25,7 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         pretrained: the tag or file of its weights
         model_identity: architecture, weights and preprocessing in one string; None = unknown
         embeddings_field: the vector field that this run wrote; None = none
+        owns_embeddings_field: whether the run made that field, so that it goes with the run
         embeddings_source: the field, similarity key or "array" given instead of computing them
         text_source: "model", "given" or "none"
         theta_gmm, theta_cons, temperature, folds, seed: as in
@@ -40,6 +41,7 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         pretrained: str | None = None,
         model_identity: str | None = None,
         embeddings_field: str | None = None,
+        owns_embeddings_field: bool = True,
         embeddings_source: str | None = None,
         text_source: str = "model",
         theta_gmm: float = 0.5,
@@ -57,6 +59,7 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         self.pretrained = pretrained
         self.model_identity = model_identity
         self.embeddings_field = embeddings_field
+        self.owns_embeddings_field = owns_embeddings_field
         self.embeddings_source = embeddings_source
         self.text_source = text_source
         self.theta_gmm = theta_gmm
@@ -95,6 +98,8 @@ class CLIPCleaner(fob.BrainMethod):
         identity = self.config.model_identity
         if identity is None or self.config.embeddings_source is not None:
             return
+        if not self.config.owns_embeddings_field:
+            return  # the user had these embeddings before the run
         if dataset.list_brain_runs(method=self.config.method, model_identity=identity) == [key]:
             dataset_store(dataset, identity).delete()
 
@@ -116,9 +121,9 @@ class CLIPCleaner(fob.BrainMethod):
 
 
 def vector_fields_of(dataset: fo.Dataset, key: str, config: CLIPCleanerConfig) -> list[str]:
-    """Returns the vector field that goes with a run: none where another run lives on it too."""
+    """Returns the vector field that goes with a run: none that others made or live on too."""
     field = config.embeddings_field
-    if not field:
+    if not field or not config.owns_embeddings_field:
         return []
     for other in dataset.list_brain_runs(method=config.method):
         used = dataset.get_brain_info(other).config

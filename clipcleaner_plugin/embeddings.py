@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # Key in a vector field's ``info`` under which the identity of its model stands
 IDENTITY = "clipcleaner_model"
+# ... and the number of the store's segment up to which the field follows the store
+FILLED = "clipcleaner_filled"
 
 
 def compute_embeddings(
@@ -155,7 +157,7 @@ def check_vector_field(dataset: fo.Dataset, field_name: str, identity: str) -> N
 def fill_vector_field(
     samples: SampleCollection, field_name: str, store: EmbeddingStore, report: EmbeddingReport
 ) -> None:
-    """Writes the store's vectors to a field: those that it lacks, and those just computed.
+    """Writes the store's vectors to a field: those that it lacks, and those that are newer.
 
     Vectors of another model are replaced as a whole; :func:`check_vector_field` tells beforehand
     whether the field may be touched.
@@ -179,8 +181,13 @@ def fill_vector_field(
         write_values(dataset, field_name, dict.fromkeys(lost))
     if not store.dim:
         return
-    ids = samples.exists(field_name, False).values("id")
-    ids = [i for i in dict.fromkeys([*ids, *report.computed_ids]) if i not in report.failures]
+    field = dataset.get_field(field_name)
+    newer, latest = store.written_after(field.info.get(FILLED, 0))
+    filled = set(dataset.exists(field_name).values("id"))
+    ids = [
+        *(i for i in samples.exists(field_name, False).values("id") if i not in report.failures),
+        *(i for i in newer if i in filled),
+    ]
     logger.info("Writing embeddings to field %s", field_name)
     for start in range(0, len(ids), 10_000):
         part = ids[start : start + 10_000]
@@ -191,6 +198,8 @@ def fill_vector_field(
             field_name,
             {i: v for i, v, ok in zip(part, vectors, found, strict=True) if ok},
         )
+    field.info = {**field.info, FILLED: latest}
+    field.save()
 
 
 def given_embeddings(

@@ -122,6 +122,17 @@ class EmbeddingStore:
             self._gather(self._names[segment], rows[mine], wanted[mine], out)
         return out
 
+    def written_after(self, segment: int) -> tuple[list[str], int]:
+        """Returns the ids whose vectors are newer than a segment, and the latest segment's number.
+
+        Args:
+            segment: a number that an earlier call returned; 0 = before everything
+        """
+        self._refresh()
+        numbers = [segment_order(name)[0] for name in self._names]
+        newer = [i for i, at in self._entry.items() if numbers[self._segment[at]] > segment]
+        return newer, max(numbers, default=0)
+
     def _gather(self, name: str, rows: np.ndarray, targets: np.ndarray, out: np.ndarray) -> None:
         vectors = map_vectors(self.folder, name, out.shape[1])
         if rows.max() >= len(vectors):

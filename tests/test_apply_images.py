@@ -140,6 +140,28 @@ def test_only_new_and_changed_files_are_computed(digits: fo.Dataset, tmp_path: P
     assert digits[changed.id]["emb"] is None
 
 
+def test_a_field_follows_what_other_calls_computed(digits: fo.Dataset) -> None:
+    cc.apply_clipcleaner(digits, **TINY, progress=False)
+    changed = digits.skip(3).first()
+    before = changed["clipcleaner_embedding"]
+    Image.new("L", (40, 40), 255).save(changed.filepath)
+    cc.compute_embeddings(digits, **TINY, progress=False)  # into the store alone
+    cc.apply_clipcleaner(digits, **TINY, progress=False)
+    store = dataset_store(digits, model_identity(**TINY))
+    ids = digits.values("id")
+    vectors = np.stack(digits.values("clipcleaner_embedding"))
+    np.testing.assert_array_equal(vectors, store.read(ids))
+    assert (digits[changed.id]["clipcleaner_embedding"] != before).any()
+
+
+def test_embeddings_that_the_user_made_outlive_the_run(digits: fo.Dataset) -> None:
+    cc.compute_embeddings(digits, "mine", **TINY, progress=False)
+    cc.apply_clipcleaner(digits, embeddings_field="mine", **TINY, progress=False)
+    cc.apply_clipcleaner(digits, embeddings_field="mine", **TINY, progress=False)
+    cc.delete_run(digits, "clipcleaner")
+    assert digits.count("mine") == N == stored(digits)
+
+
 def break_files(dataset: fo.Dataset) -> dict[str, str]:
     """Breaks four files, each in its own way; {sample id: kind}."""
     ids, paths = dataset.values(["id", "filepath"])
