@@ -12,6 +12,7 @@ import contextlib
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -127,6 +128,10 @@ def _isolate() -> Path:
     os.environ["FIFTYONE_DATABASE_URI"] = uri
     return root
 
+
+# In the background of a shell script SIGINT is ignored, and processes started here would inherit it
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SESSION_ROOT = _isolate()
 
