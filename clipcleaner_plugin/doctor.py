@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,6 +30,8 @@ LOWER_BOUNDS = {
     "numpy": "1.24",
 }
 PYTHONS = ((3, 10), (3, 12))
+# Enough for FiftyOne 1.10; its later versions bound the others themselves
+_WEB = "see 'Tested with' in the README"
 _GIB = 2**30
 # A million vectors of 512 float32 numbers take 2 GB
 _COMFORTABLE, _NECESSARY = 5 * _GIB, _GIB // 2
@@ -73,6 +76,7 @@ def examine(model: str | None = None, pretrained: str | None = None) -> Iterator
     checks: list[tuple[str, Callable[[], Check]]] = [
         ("mongod", _mongod),
         ("database", _database),
+        ("App", _app),
         ("device", _device),
         ("plugin", _plugin),
         ("embedded", _embedded_model),
@@ -134,6 +138,18 @@ def _database() -> Check:
         return Check("database", "FAIL", "not tried: no server", "mend mongod first")
     where = "the configured server" if fo.config.database_uri else fo.config.database_dir
     return Check("database", "OK", f"answers, {len(fo.list_datasets())} datasets ({where})")
+
+
+def _app(module: str = "fiftyone.server.app") -> Check:
+    """FiftyOne before 1.22 does not limit its web libraries, whose newer versions break it."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import {module}"], capture_output=True, text=True, check=False
+    )
+    if done.returncode == 0:
+        return Check("App", "OK", "its server can be started")
+    advice = f"{sys.executable} -m pip install --upgrade fiftyone, or to keep your version: {_WEB}"
+    found = f"its server does not start (scripts work): {_last_line(done.stderr)}"
+    return Check("App", "FAIL", found, advice)
 
 
 def _device() -> Check:

@@ -37,7 +37,7 @@ def test_a_sound_installation_passes(plugins: Path, capsys: pytest.CaptureFixtur
     found = set(lines)
     assert found >= {*doctor.LOWER_BOUNDS, "Python", "mongod", "database", "device", "plugin"}
     assert found >= {"embedded", "store", "model"}
-    for name in ("mongod", "database", "plugin", "embedded", "store", "model"):
+    for name in ("mongod", "database", "App", "plugin", "embedded", "store", "model"):
         assert lines[name].startswith("OK"), lines[name]
     assert f"version {__version__}" in lines["plugin"]
 
@@ -157,6 +157,18 @@ def test_hub_models_are_looked_for_in_the_hub_cache(
     found = doctor._model("hf-hub:acme/clip", None)
     assert found.status == "OK"
     assert str(weights) in found.found
+
+
+def test_a_server_that_cannot_be_imported_is_named_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert doctor._app().status == "OK"
+    (tmp_path / "broken_server.py").write_text("from strawberry.extensions import NoSuchThing\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    broken = doctor._app("broken_server")
+    assert broken.status == "FAIL"
+    assert "cannot import name 'NoSuchThing'" in broken.found
+    assert "--upgrade fiftyone" in broken.advice
 
 
 def test_what_nobody_foresaw_is_reported() -> None:
