@@ -120,10 +120,18 @@ def noise_rate(clean_score: np.ndarray) -> NoiseRate:
     """
     scores = np.asarray(clean_score, dtype=np.float64)
     scores = scores[np.isfinite(scores)]
-    n = len(scores)
+    return noise_rate_of(float(np.mean(1 - scores)) if len(scores) else np.nan, len(scores))
+
+
+def noise_rate_of(rate: float, n: int) -> NoiseRate:
+    """Gives an estimated share of n labels its interval; see :func:`noise_rate`.
+
+    Args:
+        rate: the estimate, in [0, 1]
+        n: number of scored labels; 0 = nothing is known
+    """
     if n == 0:
         return NoiseRate(np.nan, np.nan, np.nan, 0)
-    rate = float(np.mean(1 - scores))
     z = 1.959964  # leaves 2.5 % of a normal distribution on each side
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
