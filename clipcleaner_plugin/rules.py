@@ -9,10 +9,13 @@ import numpy as np
 
 from .evidence import groups
 from .fitting import convergence_logged, one_blas_thread
-from .mixture import fit_mixture
+from .mixture import ScoreMixture, fit_mixture
 
 LOSSES = ("zeroshot_loss", "visual_loss")
 CONSISTENCIES = ("zeroshot_consistency", "visual_consistency")
+
+# Name of a loss → positions of the samples of one class, and their mixture, for every class
+Mixtures = dict[str, list[tuple[np.ndarray, ScoreMixture | None]]]
 
 
 class NoiseRate(NamedTuple):
@@ -61,6 +64,46 @@ def select_paper(
     Returns:
         (N,) bool array
     """
+    mixtures = loss_mixtures(evidence, labels, seed)
+    return select_with(mixtures, evidence, labels, num_classes, theta_gmm, theta_cons)
+
+
+def loss_mixtures(evidence: Mapping[str, np.ndarray], labels: np.ndarray, seed: int) -> Mixtures:
+    """Fits the mixtures of :func:`select_paper`, which depend on no threshold.
+
+    Args:
+        evidence, labels, seed: as there
+
+    Returns:
+        loss name → (positions of a class, its mixture or None), a class each
+    """
+    labels = np.asarray(labels)
+    mixtures: Mixtures = {}
+    with convergence_logged("mixture of a class"), one_blas_thread():
+        for name in LOSSES:
+            scores = evidence[name]
+            positions = np.flatnonzero(np.isfinite(scores) & (labels >= 0))
+            members = [positions[group] for group in groups(labels[positions])]
+            mixtures[name] = [(group, fit_mixture(scores[group], seed)) for group in members]
+    return mixtures
+
+
+def select_with(
+    mixtures: Mixtures,
+    evidence: Mapping[str, np.ndarray],
+    labels: np.ndarray,
+    num_classes: int,
+    theta_gmm: float,
+    theta_cons: float,
+) -> np.ndarray:
+    """The selection of :func:`select_paper` with mixtures that are fitted already.
+
+    Args:
+        mixtures: of :func:`loss_mixtures` with the same evidence and labels; the rest as there
+
+    Returns:
+        (N,) bool array
+    """
     labels = np.asarray(labels)
     known = {name: np.isfinite(evidence[name]) for name in LOSSES + CONSISTENCIES}
     scored = np.any(list(known.values()), axis=0) & (labels >= 0)
@@ -68,11 +111,11 @@ def select_paper(
     for name in CONSISTENCIES:
         # The threshold is compared in the precision of the evidence: 0.8 means float32(0.8).
         selected &= ~known[name] | (evidence[name] >= np.float32(theta_cons))
-    with convergence_logged("mixture of a class"), one_blas_thread():
-        for name in LOSSES:
-            usable = scored & known[name]
-            clean = _clean_by_loss(evidence[name], labels, usable, theta_gmm, seed)
-            selected &= clean | ~usable
+    for name in LOSSES:
+        for members, mixture in mixtures[name]:
+            if mixture is not None:  # scores that are all equal give no reason to doubt any
+                scores = evidence[name][members].astype(np.float64)
+                selected[members] &= scores >= mixture.threshold(theta_gmm)
     _fill_empty_classes(selected, evidence, labels, scored, num_classes)
     return selected
 
@@ -82,10 +125,11 @@ def verdicts(
     suggested_label: np.ndarray,
     clean_score: np.ndarray,
     selected: np.ndarray,
+    theta_score: float = 0.5,
 ) -> np.ndarray:
     """Joins the two rules to one verdict a sample.
 
-    ``mislabeled``: the score is below 0.5 and another label is suggested. ``clean``: in the
+    ``mislabeled``: the score is below ``theta_score`` and another label is suggested. ``clean``: in the
     paper's selection. ``uncertain``: both of these or neither. ``unscorable``: no score.
 
     Args:
@@ -93,12 +137,14 @@ def verdicts(
         suggested_label: (N,) int array, -1 where none
         clean_score: (N,) float array in [0, 1], NaN where unscorable
         selected: (N,) bool array
+        theta_score: score that a label needs to pass, in [0, 1]; lower flags fewer, surer errors
 
     Returns:
         (N,) array of str
     """
     scored = np.isfinite(clean_score)
-    mislabeled = scored & (clean_score < 0.5) & (suggested_label != labels)
+    # In the precision of the score, as the thresholds of the evidence
+    mislabeled = scored & (clean_score < np.float32(theta_score)) & (suggested_label != labels)
     verdict = np.full(len(labels), "uncertain", dtype="<U10")
     verdict[selected & ~mislabeled] = "clean"
     verdict[mislabeled & ~selected] = "mislabeled"
@@ -151,20 +197,6 @@ def noise_rates(clean_score: np.ndarray, labels: np.ndarray) -> dict[int, NoiseR
     places = np.flatnonzero(labels >= 0)
     members = [places[group] for group in groups(labels[places])]
     return {int(labels[group[0]]): noise_rate(clean_score[group]) for group in members}
-
-
-def _clean_by_loss(
-    scores: np.ndarray, labels: np.ndarray, usable: np.ndarray, theta: float, seed: int
-) -> np.ndarray:
-    """Per class: at or above the threshold of its own mixture. False where not usable."""
-    positions = np.flatnonzero(usable)
-    clean = usable.copy()
-    for group in groups(labels[positions]):
-        members = positions[group]
-        mixture = fit_mixture(scores[members], seed)
-        if mixture is not None:  # scores that are all equal give no reason to doubt any
-            clean[members] = scores[members].astype(np.float64) >= mixture.threshold(theta)
-    return clean
 
 
 def _fill_empty_classes(
