@@ -129,8 +129,9 @@ def verdicts(
 ) -> np.ndarray:
     """Joins the two rules to one verdict a sample.
 
-    ``mislabeled``: the score is below ``theta_score`` and another label is suggested. ``clean``: in the
-    paper's selection. ``uncertain``: both of these or neither. ``unscorable``: no score.
+    ``mislabeled``: the score is below ``theta_score`` and another label is suggested.
+    ``clean``: in the paper's selection. ``uncertain``: both of these or neither.
+    ``unscorable``: no score.
 
     Args:
         labels: (N,) int array, the given labels
