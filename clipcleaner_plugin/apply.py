@@ -32,14 +32,13 @@ from .fields import (
     EVIDENCES,
     declare_fields,
     delete_fields,
-    delete_views,
     field_name,
     result_fields,
-    save_views,
     write_values,
 )
 from .inputs import check_options
 from .targets import Targets, check_images, check_label_field, read_targets
+from .views import delete_views, save_views
 
 if TYPE_CHECKING:
     from .embed import EmbeddingReport
@@ -197,7 +196,7 @@ def apply_clipcleaner(
     )
     run = CLIPCleaner(config)
     _replace_run(samples, key, run)
-    _write_results(dataset, key, targets, scores)
+    _write_results(dataset, config, targets, scores)
     if embedded and embeddings_field is not None:
         fill_vector_field(samples, embeddings_field, embedded.store, embedded.report)
 
@@ -394,8 +393,11 @@ def _registrable(samples: SampleCollection) -> SampleCollection:
     return samples
 
 
-def _write_results(dataset: fo.Dataset, prefix: str, targets: Targets, scores: LabelScores) -> None:
+def _write_results(
+    dataset: fo.Dataset, config: CLIPCleanerConfig, targets: Targets, scores: LabelScores
+) -> None:
     logger.info("Writing fields")
+    prefix = config.prefix
     declare_fields(dataset, prefix)
     ids = targets.ids
     for name in EVIDENCES:
@@ -411,7 +413,7 @@ def _write_results(dataset: fo.Dataset, prefix: str, targets: Targets, scores: L
     _write_floats(dataset, field_name(prefix, "score"), ids, scores.clean_score)
     verdicts = dict(zip(ids, map(str, scores.verdict), strict=True))
     write_values(dataset, field_name(prefix, "verdict"), verdicts)
-    save_views(dataset, prefix)
+    save_views(dataset, config)
 
 
 def _write_floats(dataset: fo.Dataset, field: str, ids: list[str], values: np.ndarray) -> None:

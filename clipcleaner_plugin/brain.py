@@ -11,7 +11,7 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.core.brain as fob
 
-from . import fields
+from . import fields, views
 from .embeddings import dataset_store
 
 
@@ -30,6 +30,8 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         text_source: "model", "given" or "none"
         theta_gmm, theta_cons, temperature, folds, seed: as in
             :func:`clipcleaner_plugin.apply_clipcleaner`
+        theta_score: score that a label needs to pass as not mislabeled
+        former_thetas: the three thresholds before the last reselection; None = there was none
         versions: ``{package: version}``
     """
 
@@ -49,6 +51,8 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         temperature: float = 0.07,
         folds: int = 5,
         seed: int = 51,
+        theta_score: float = 0.5,
+        former_thetas: dict[str, float] | None = None,
         versions: dict[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -67,6 +71,8 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         self.temperature = temperature
         self.folds = folds
         self.seed = seed
+        self.theta_score = theta_score
+        self.former_thetas = former_thetas
         self.versions = versions
 
     @property
@@ -91,7 +97,7 @@ class CLIPCleaner(fob.BrainMethod):
         dataset = samples._root_dataset
         written = fields.result_fields(self.config.prefix)
         fields.delete_fields(dataset, written + vector_fields_of(dataset, key, self.config))
-        fields.delete_views(dataset, self.config.prefix)
+        views.delete_views(dataset, self.config.prefix)
         self._delete_store(dataset, key)
 
     def _delete_store(self, dataset: fo.Dataset, key: str) -> None:
@@ -106,14 +112,14 @@ class CLIPCleaner(fob.BrainMethod):
     def rename(self, samples: fo.core.collections.SampleCollection, key: str, new_key: str) -> None:
         dataset, config = samples._root_dataset, self.config
         fields.rename_fields(dataset, config.prefix, new_key)
-        fields.delete_views(dataset, config.prefix)
+        views.delete_views(dataset, config.prefix)
         if config.embeddings_field == embeddings_field_name(config.prefix):
             new_field = embeddings_field_name(new_key)
             if dataset.has_sample_field(config.embeddings_field):
                 dataset.rename_sample_field(config.embeddings_field, new_field)
             config.embeddings_field = new_field
         config.prefix = new_key
-        fields.save_views(dataset, new_key)
+        views.save_views(dataset, config)
         self.update_run_config(dataset, key, config)
         cached = getattr(dataset, self._results_cache_field()).get(key)
         if cached is not None:

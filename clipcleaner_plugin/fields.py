@@ -1,4 +1,4 @@
-"""What a run writes to a dataset: names, types and indexes of its fields, and its saved views."""
+"""What a run writes to a dataset: names, types and indexes of its fields."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from itertools import islice
 from typing import Any
 
 import fiftyone as fo
-from fiftyone import ViewField as F
 
 VERDICTS = ("clean", "mislabeled", "uncertain", "unscorable")
 EVIDENCES = ("zeroshot_loss", "zeroshot_consistency", "visual_loss", "visual_consistency")
@@ -82,46 +81,6 @@ def rename_fields(dataset: fo.Dataset, prefix: str, new_prefix: str) -> None:
         if dataset.has_sample_field(old)
     }
     dataset.rename_sample_fields(mapping)
-
-
-def verdict_view(dataset: fo.Dataset, prefix: str, verdict: str | None = None) -> fo.DatasetView:
-    """Returns the samples with this verdict, most suspicious first; None = all that have one.
-
-    The view is a rule on indexed fields, not a list of ids, so it holds at any size and follows
-    every later change.
-    """
-    field, score = field_name(prefix, "verdict"), field_name(prefix, "score")
-    if verdict is None:
-        return dataset.match(F(field).is_in(list(VERDICTS))).sort_by(score)
-    if verdict not in VERDICTS:
-        raise ValueError(f"unknown verdict {verdict!r}; choose one of {', '.join(VERDICTS)}")
-    return dataset.match(F(field) == verdict).sort_by(score)
-
-
-_SAVED = {
-    "mislabeled": "Labels that are probably wrong, worst first",
-    "clean": "Labels that both opinions support: safe to train on",
-    "uncertain": "Labels that are neither clearly right nor clearly wrong",
-}
-
-
-def saved_view_names(prefix: str) -> list[str]:
-    """Returns the names of the saved views that a run keeps."""
-    return [f"{prefix}: {verdict}" for verdict in _SAVED]
-
-
-def save_views(dataset: fo.Dataset, prefix: str) -> None:
-    """Saves one rule-based view per verdict, replacing older ones of the same names."""
-    for (verdict, description), name in zip(_SAVED.items(), saved_view_names(prefix), strict=True):
-        view = verdict_view(dataset, prefix, verdict)
-        dataset.save_view(name, view, description=description, overwrite=True)
-
-
-def delete_views(dataset: fo.Dataset, prefix: str) -> None:
-    """Deletes the run's saved views, where they still exist."""
-    for name in saved_view_names(prefix):
-        if dataset.has_saved_view(name):
-            dataset.delete_saved_view(name)
 
 
 def _chunks(items: Iterable[Any], size: int) -> Iterable[list[Any]]:

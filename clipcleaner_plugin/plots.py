@@ -1,42 +1,50 @@
-"""Plotly figures of a run, the same for notebooks and the App."""
+"""Plotly figures of a run, the same for notebooks and the App.
+
+They hold lists, not arrays: the App's plotly does not read the packed arrays of Python's.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from .statistics import BINS, REVIEWED, ClassStatistics
 
-from .rules import NoiseRate
+COLORS = {
+    "mislabeled": "#e0483e",
+    "uncertain": "#e0a526",
+    "clean": "#2fa866",
+    REVIEWED: "#8a8f98",
+}
+MAX_CLASSES = 30
 
-COLORS = {"clean": "#2e9e5b", "uncertain": "#d9a514", "mislabeled": "#d3403a"}
-_BINS = np.linspace(0, 1, 41)
-_MAX_CLASSES = 40
 
-
-def score_figure(score: np.ndarray, verdict: np.ndarray) -> Any:
+def score_figure(histogram: Mapping[str, Sequence[int]]) -> Any:
     """Histogram of the clean score, stacked by verdict.
 
     Args:
-        score: (N,) float array in [0, 1]; NaN is left out
-        verdict: (N,) array of str
+        histogram: verdict → counts of equal bins from 0 to 1
     """
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    for name, color in COLORS.items():
-        values = score[(verdict == name) & np.isfinite(score)]
-        counts, _ = np.histogram(values, bins=_BINS)
-        figure.add_bar(
-            x=(_BINS[:-1] + _BINS[1:]) / 2, y=counts, name=name, marker_color=color, width=_BINS[1]
-        )
+    centres = [(i + 0.5) / BINS for i in range(BINS)]
+    for state, color in COLORS.items():
+        if any(histogram[state]):
+            figure.add_bar(
+                x=centres,
+                y=list(histogram[state]),
+                width=[1 / BINS] * BINS,
+                name=state,
+                marker={"color": color},
+                hovertemplate="%{y:,} " + state + ", score about %{x:.2f}<extra></extra>",
+            )
     return figure.update_layout(
         barmode="stack",
         bargap=0,
         title="Clean score by verdict",
-        xaxis_title="clean score (probability that the label is right)",
-        yaxis_title="samples",
-        yaxis_type="log",
+        xaxis={"title": "clean score: probability that the label is right", "range": [0, 1]},
+        yaxis={"title": "samples", "type": "log"},
     )
 
 
@@ -44,7 +52,7 @@ def confusion_figure(confusions: Sequence[tuple[str, str, int]]) -> Any:
     """Heat map of given against suggested labels of the mislabeled samples.
 
     Args:
-        confusions: (given, suggested, count); beyond 40 classes the most frequent are shown
+        confusions: (given, suggested, count); beyond 30 classes the most frequent are shown
     """
     import plotly.graph_objects as go
 
@@ -52,42 +60,83 @@ def confusion_figure(confusions: Sequence[tuple[str, str, int]]) -> Any:
     for given, suggested, n in confusions:
         weight[given] = weight.get(given, 0) + n
         weight[suggested] = weight.get(suggested, 0) + n
-    names = sorted(sorted(weight, key=lambda name: (-weight[name], name))[:_MAX_CLASSES])
+    names = sorted(sorted(weight, key=lambda name: (-weight[name], name))[:MAX_CLASSES])
     place = {name: i for i, name in enumerate(names)}
-    counts = np.zeros((len(names), len(names)), dtype=int)
+    counts: list[list[int | None]] = [[None] * len(names) for _ in names]
     for given, suggested, n in confusions:
         if given in place and suggested in place:
-            counts[place[given], place[suggested]] = n
-    figure = go.Figure(go.Heatmap(z=counts, x=names, y=names, colorscale="Reds"))
+            counts[place[given]][place[suggested]] = n
+    figure = go.Figure(
+        go.Heatmap(
+            z=counts,
+            x=names,
+            y=names,
+            colorscale=[[0, "rgba(224, 72, 62, 0.15)"], [1, "rgb(224, 72, 62)"]],
+            xgap=1,
+            ygap=1,
+            hovertemplate="%{z:,} × given %{y}, suggested %{x}<extra></extra>",
+        )
+    )
     figure.update_xaxes(type="category", title="suggested label")
     figure.update_yaxes(type="category", title="given label", autorange="reversed")
-    return figure.update_layout(title="Mislabeled samples: given and suggested label")
+    more = f" (the {MAX_CLASSES} most frequent)" if len(weight) > MAX_CLASSES else ""
+    return figure.update_layout(title=f"Mislabeled: given and suggested labels{more}")
 
 
-def class_figure(rates: Mapping[str, NoiseRate]) -> Any:
-    """Estimated noise rate by given class, noisiest first, with 95 % intervals.
+def class_figure(classes: Mapping[str, ClassStatistics]) -> Any:
+    """Bars by given class: samples; the share mislabeled; how often its name is language's choice.
 
     Args:
-        rates: ``{class: rate}``; the 40 noisiest are shown
+        classes: given label → statistics; the 30 with the largest share mislabeled are shown
     """
     import plotly.graph_objects as go
 
-    scored = {name: rate for name, rate in rates.items() if rate.count}
-    names = sorted(scored, key=lambda name: (-scored[name].rate, name))[:_MAX_CLASSES]
-    shown = [scored[name] for name in names]
-    figure = go.Figure(
-        go.Bar(
-            x=names,
-            y=[r.rate for r in shown],
-            error_y={
-                "type": "data",
-                "array": [r.high - r.rate for r in shown],
-                "arrayminus": [r.rate - r.low for r in shown],
-            },
-            marker_color=COLORS["mislabeled"],
+    def noisiest(name: str) -> tuple[float, str]:
+        return -classes[name].mislabeled / classes[name].count, name
+
+    names = sorted(classes, key=noisiest)[:MAX_CLASSES]
+    shown = [classes[name] for name in names]
+    figure = go.Figure()
+    for row, title, color, values, text in (
+        (1, "mislabeled", COLORS["mislabeled"], [c.mislabeled / c.count for c in shown], ".1%"),
+        (2, "words agree", "#4c8dd6", [_or_none(c.words) for c in shown], ".0%"),
+        (3, "samples", COLORS[REVIEWED], [c.count for c in shown], ","),
+    ):
+        figure.add_bar(
+            x=values,
+            y=names,
+            orientation="h",
+            name=title,
+            marker={"color": color},
+            xaxis=f"x{row}",
+            texttemplate="%{x:" + text + "}",
+            hovertemplate="%{y}: %{x:" + text + "} " + title + "<extra></extra>",
         )
+    figure.update_layout(
+        xaxis={
+            "domain": [0, 0.31],
+            "title": "mislabeled",
+            "tickformat": ".0%",
+            "rangemode": "tozero",
+        },
+        xaxis2={
+            "domain": [0.345, 0.655],
+            "title": "words agree",
+            "tickformat": ".0%",
+            "range": [0, 1],
+        },
+        xaxis3={"domain": [0.69, 1], "title": "samples", "rangemode": "tozero"},
+        yaxis={
+            "type": "category",
+            "autorange": "reversed",
+            "title": "given label",
+            "automargin": True,
+        },
+        showlegend=False,
     )
-    figure.update_xaxes(type="category")
-    return figure.update_layout(
-        title="Estimated noise rate by given label", yaxis_tickformat=".0%", yaxis_range=[0, 1]
-    )
+    more = f" (the {MAX_CLASSES} with the largest share)" if len(classes) > MAX_CLASSES else ""
+    return figure.update_layout(title=f"By given label{more}")
+
+
+def _or_none(value: float) -> float | None:
+    return value if value == value else None  # JSON has no NaN

@@ -13,9 +13,12 @@ import fiftyone.core.brain as fob
 import numpy as np
 
 from .brain import CLIPCleaner, CLIPCleanerConfig
-from .fields import EVIDENCES, VERDICTS, field_name, verdict_view, write_values
-from .rules import NoiseRate, noise_rate, noise_rates, select_paper, verdicts
+from .fields import VERDICTS, field_name, write_values
+from .reselection import Thetas, read_evidence
+from .rules import NoiseRate, noise_rate
+from .statistics import RunStatistics, run_statistics
 from .targets import check_label_field
+from .views import run_view
 
 if TYPE_CHECKING:
     from .export import ExportReport
@@ -110,9 +113,29 @@ class CLIPCleanerResults(fob.BrainResults):
         """Returns the dataset field of one result, for example of ``"score"``."""
         return field_name(self.config.prefix, name)
 
-    def view(self, verdict: str | None = None) -> fo.DatasetView:
-        """Returns the samples of one verdict, lowest clean score first; None = all of the run."""
-        return verdict_view(self.dataset, self.config.prefix, verdict)
+    def view(
+        self,
+        kind: str | None = None,
+        *,
+        given: str | None = None,
+        suggested: str | None = None,
+        scores: tuple[float, float] | None = None,
+    ) -> fo.DatasetView:
+        """Returns samples of the run, most suspicious first; every argument narrows the choice.
+
+        Mislabeled and uncertain samples that a reviewer has decided about are left out.
+
+        Args:
+            kind (None): a verdict; "disagreement" of words and looks; "near_threshold" of the
+                score; "least_certain"; "open_set", where the run has it; None = all
+            given (None): the given label
+            suggested (None): the suggested label
+            scores (None): (low, high) of the clean score
+
+        Raises:
+            ValueError: if the kind is unknown, or the run has no evidence for it
+        """
+        return run_view(self.dataset, self.config, kind, given, suggested, scores)
 
     def mislabeled_view(self) -> fo.DatasetView:
         """Returns the samples whose label is probably wrong, worst first."""
@@ -138,13 +161,17 @@ class CLIPCleanerResults(fob.BrainResults):
             f"estimated noise rate {_percent(rate)}"
         )
 
+    def statistics(self) -> RunStatistics:
+        """Returns counts by verdict, score, class and pair of labels, made in the database."""
+        return run_statistics(self)
+
     def summary(self) -> Summary:
         """Returns counts by verdict and the estimated noise rates, overall and by class."""
-        _, scores = self._labels_and_scores()
+        statistics = self.statistics()
         return Summary(
             self.counts(),
-            noise_rate(scores),
-            self.noise_rates(),
+            statistics.noise,
+            {name: found.noise for name, found in statistics.classes.items()},
             self.record["unscorable"],
             self.record["language_weight"],
             self.record["warnings"],
@@ -152,19 +179,11 @@ class CLIPCleanerResults(fob.BrainResults):
 
     def noise_rates(self) -> dict[str, NoiseRate]:
         """Returns the estimated share of wrong labels among the samples of each given label."""
-        labels, scores = self._labels_and_scores()
-        classes = self.record["classes"]
-        index = {name: k for k, name in enumerate(classes)}
-        rates = noise_rates(scores, np.array([index.get(name, -1) for name in labels], dtype=int))
-        return {classes[k]: rate for k, rate in rates.items()}
+        return {name: found.noise for name, found in self.statistics().classes.items()}
 
     def confusions(self) -> list[tuple[str, str, int]]:
         """Returns (given label, suggested label, count) of the mislabeled, most frequent first."""
-        fields = [f"{self.config.label_field}.label", f"{self.field('suggestion')}.label"]
-        found = zip(*self.mislabeled_view().values(fields), strict=True)
-        pairs = Counter(pair for pair in found if None not in pair)  # labels may be gone since
-        ranked = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))
-        return [(given, suggested, n) for (given, suggested), n in ranked]
+        return self.statistics().confusions
 
     def evaluate(self, trusted_field: str) -> dict[str, Any]:
         """Compares the verdicts with labels that are known to be right.
@@ -219,40 +238,54 @@ class CLIPCleanerResults(fob.BrainResults):
             ),
         }
 
+    @property
+    def thetas(self) -> Thetas:
+        """The thresholds behind the present verdicts."""
+        config = self.config
+        return Thetas(config.theta_gmm, config.theta_cons, config.theta_score)
+
+    @property
+    def former_thetas(self) -> Thetas | None:
+        """The thresholds before the last reselection; None = there was none."""
+        former = self.config.former_thetas
+        return Thetas(**former) if former else None
+
     def reselect(
-        self, theta_gmm: float | None = None, theta_cons: float | None = None
+        self,
+        theta_gmm: float | None = None,
+        theta_cons: float | None = None,
+        theta_score: float | None = None,
     ) -> dict[str, int]:
         """Gives new verdicts from the stored evidence, without touching images or model.
+
+        The former thresholds are kept: ``results.reselect(*results.former_thetas)`` goes back.
 
         Args:
             theta_gmm (None): posterior that the loss scores must reach; None = as it was
             theta_cons (None): value that the consistency scores must reach; None = as it was
+            theta_score (None): clean score that a label must reach not to be mislabeled; None = as
+                it was. Lower flags fewer labels, and surer errors
 
         Returns:
             the new counts by verdict
         """
-        config = self.config
-        thetas = (
-            _theta("theta_gmm", theta_gmm, config.theta_gmm),
-            _theta("theta_cons", theta_cons, config.theta_cons),
+        config, former = self.config, self.thetas
+        thetas = Thetas(
+            _theta("theta_gmm", theta_gmm, former.theta_gmm),
+            _theta("theta_cons", theta_cons, former.theta_cons),
+            _theta("theta_score", theta_score, former.theta_score),
         )
-        config.theta_gmm, config.theta_cons = thetas
-        view = self.view()
-        classes = self.record["classes"]
-        ids, given, suggested = view.values(
-            ["id", f"{config.label_field}.label", f"{self.field('suggestion')}.label"]
-        )
-        index = {name: k for k, name in enumerate(classes)}
-        labels = np.array([index.get(name, -1) for name in given])
-        suggestions = np.array([index.get(name, -1) for name in suggested])
-        evidence = {name: _floats(view, self.field(name)) for name in EVIDENCES}
-        selected = select_paper(
-            evidence, labels, len(classes), config.theta_gmm, config.theta_cons, config.seed
-        )
-        verdict = verdicts(labels, suggestions, _floats(view, self.field("score")), selected)
+        evidence = read_evidence(self)
+        verdict = evidence.verdicts(thetas)
+        changed = np.flatnonzero(verdict != evidence.verdict)
         write_values(
-            self.dataset, self.field("verdict"), dict(zip(ids, map(str, verdict), strict=True))
+            self.dataset,
+            self.field("verdict"),
+            {evidence.ids[i]: str(verdict[i]) for i in changed},
         )
+        config.theta_gmm, config.theta_cons, config.theta_score = thetas
+        if thetas != former:
+            config.former_thetas = former._asdict()
         self.save_config()
         return self.counts()
 
@@ -276,18 +309,12 @@ class CLIPCleanerResults(fob.BrainResults):
         """Returns plotly figures: "scores", "confusions" and "classes"."""
         from .plots import class_figure, confusion_figure, score_figure
 
-        verdict, score = self.view().values([self.field("verdict"), self.field("score")])
+        statistics = self.statistics()
         return {
-            "scores": score_figure(np.array(score, dtype=float), np.array(verdict)),
-            "confusions": confusion_figure(self.confusions()),
-            "classes": class_figure(self.noise_rates()),
+            "scores": score_figure(statistics.histogram),
+            "confusions": confusion_figure(statistics.confusions),
+            "classes": class_figure(statistics.classes),
         }
-
-    def _labels_and_scores(self) -> tuple[np.ndarray, np.ndarray]:
-        labels, scores = self.view().values(
-            [f"{self.config.label_field}.label", self.field("score")]
-        )
-        return np.array(labels, dtype=object), np.array(scores, dtype=float)
 
 
 def make_record(
@@ -340,7 +367,3 @@ def _theta(name: str, value: float | None, default: float) -> float:
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must be in [0, 1], found {value!r}")
     return float(value)
-
-
-def _floats(view: fo.DatasetView, field: str) -> np.ndarray:
-    return np.array(view.values(field), dtype=np.float32)

@@ -54,7 +54,8 @@ class DeleteRun(foo.Operator):
 
 def _warning(ctx: foo.executor.ExecutionContext, key: str) -> types.Warning:
     from clipcleaner_plugin.brain import vector_fields_of
-    from clipcleaner_plugin.fields import result_fields, saved_view_names
+    from clipcleaner_plugin.fields import result_fields
+    from clipcleaner_plugin.views import saved_view_names
 
     config = ctx.dataset.get_brain_info(key).config
     written = [*result_fields(key), *vector_fields_of(ctx.dataset, key, config)]

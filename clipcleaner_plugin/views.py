@@ -1,0 +1,163 @@
+"""Which samples of a run to look at: every view is a rule on indexed fields, not a list of ids.
+
+So it holds at any size, and follows every later change of verdicts, labels and decisions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import fiftyone as fo
+from fiftyone import ViewField as F
+
+from .decisions import DECISIONS, DROPPED, is_decided
+from .fields import VERDICTS, field_name
+
+if TYPE_CHECKING:
+    from .brain import CLIPCleanerConfig
+
+DISAGREEMENT, LEAST_CERTAIN, NEAR_THRESHOLD, OPEN_SET = (
+    "disagreement", "least_certain", "near_threshold", "open_set",
+)  # fmt: skip
+_TO_REVIEW = ("mislabeled", "uncertain")
+_NEAR = 0.1
+_LITTLE = 0.5
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a view shows, in words.
+
+    Attributes:
+        label: a few words
+        description: one sentence
+    """
+
+    label: str
+    description: str
+
+
+KINDS = {
+    "mislabeled": Kind("Mislabeled", "Labels that are probably wrong, worst first"),
+    "uncertain": Kind("Uncertain", "Labels that are neither clearly right nor clearly wrong"),
+    "clean": Kind("Clean", "Labels that both opinions support: safe to train on"),
+    "unscorable": Kind("Unscorable", "No label, no readable image, or nothing to compare with"),
+    DISAGREEMENT: Kind(
+        "Words and looks disagree",
+        "One opinion holds the given label the best one, the other doubts it; widest gap first",
+    ),
+    NEAR_THRESHOLD: Kind(
+        "Near the threshold",
+        f"Clean score within {_NEAR} of where a label begins to look wrong; closest first",
+    ),
+    LEAST_CERTAIN: Kind(
+        "Least certain", "No label reaches half of the probability; least certain first"
+    ),
+    OPEN_SET: Kind("Open set", "Images that seem to belong to none of the classes"),
+}
+
+
+def kinds_of(dataset: fo.Dataset, config: CLIPCleanerConfig) -> dict[str, Kind]:
+    """Returns the kinds of view that a run has the evidence for."""
+    kinds = dict(KINDS)
+    if config.text_source == "none":
+        del kinds[DISAGREEMENT]
+    if not dataset.has_sample_field(field_name(config.prefix, OPEN_SET)):
+        del kinds[OPEN_SET]
+    return kinds
+
+
+def run_view(
+    dataset: fo.Dataset,
+    config: CLIPCleanerConfig,
+    kind: str | None = None,
+    given: str | None = None,
+    suggested: str | None = None,
+    scores: tuple[float, float] | None = None,
+) -> fo.DatasetView:
+    """Returns samples of a run, most suspicious first; every argument narrows the choice.
+
+    Mislabeled and uncertain samples that a reviewer has decided about are left out, and clean and
+    unscorable ones that were dropped.
+
+    Args:
+        dataset: the dataset
+        config: the run
+        kind (None): one of :data:`KINDS`; None = all samples of the run
+        given (None): the given label
+        suggested (None): the suggested label
+        scores (None): (low, high) of the clean score, low <= score < high; 1 includes 1
+
+    Raises:
+        ValueError: if the kind is unknown, or the run has no evidence for it
+    """
+    conditions, order = _conditions(dataset, config, kind)
+    if given is not None:
+        conditions.append(F(f"{config.label_field}.label") == given)
+    if suggested is not None:
+        conditions.append(F(f"{field_name(config.prefix, 'suggestion')}.label") == suggested)
+    if scores is not None:
+        score, (low, high) = F(field_name(config.prefix, "score")), scores
+        conditions += [score >= low, score <= high if high >= 1 else score < high]
+    view = dataset.view()
+    for condition in conditions:
+        view = view.match(condition)
+    return view.sort_by(order)
+
+
+def _conditions(
+    dataset: fo.Dataset, config: CLIPCleanerConfig, kind: str | None
+) -> tuple[list[Any], Any]:
+    """Conditions that all hold, and what to sort by, ascending."""
+    verdict = F(field_name(config.prefix, "verdict"))
+    score_field = field_name(config.prefix, "score")
+    if kind is None:
+        return [verdict.is_in(list(VERDICTS))], score_field
+    if kind in VERDICTS:
+        assert config.label_field is not None
+        left_out = DECISIONS if kind in _TO_REVIEW else (DROPPED,)
+        return [verdict == kind, ~is_decided(config.label_field, left_out)], score_field
+    offered = kinds_of(dataset, config)
+    if kind not in offered:
+        raise ValueError(f"this run has no view {kind!r}; choose one of {', '.join(offered)}")
+    if kind == OPEN_SET:
+        return [F(field_name(config.prefix, OPEN_SET)) == True], score_field  # noqa: E712
+    if kind == LEAST_CERTAIN:
+        confidence = f"{field_name(config.prefix, 'suggestion')}.confidence"
+        return [F(confidence) >= 0, F(confidence) < _LITTLE], confidence
+    if kind == NEAR_THRESHOLD:
+        score, theta = F(score_field), config.theta_score
+        return [score >= theta - _NEAR, score <= theta + _NEAR], (score - theta).abs()
+    return _disagreement(config)
+
+
+def _disagreement(config: CLIPCleanerConfig) -> tuple[list[Any], Any]:
+    words = F(field_name(config.prefix, "zeroshot_consistency"))
+    looks = F(field_name(config.prefix, "visual_consistency"))
+    # None is less than any number: what one opinion has not judged is no disagreement
+    first = (words >= 1) & (looks >= 0) & (looks < config.theta_cons)
+    second = (looks >= 1) & (words >= 0) & (words < config.theta_cons)
+    return [first | second], -(words - looks).abs()
+
+
+_SAVED = ("mislabeled", "clean", "uncertain")
+
+
+def saved_view_names(prefix: str) -> list[str]:
+    """Returns the names of the saved views that a run keeps."""
+    return [f"{prefix}: {verdict}" for verdict in _SAVED]
+
+
+def save_views(dataset: fo.Dataset, config: CLIPCleanerConfig) -> None:
+    """Saves one view per verdict, replacing older ones of the same names."""
+    for kind, name in zip(_SAVED, saved_view_names(config.prefix), strict=True):
+        view = run_view(dataset, config, kind)
+        dataset.save_view(name, view, description=KINDS[kind].description, overwrite=True)
+
+
+def delete_views(dataset: fo.Dataset, prefix: str) -> None:
+    """Deletes the run's saved views, where they still exist."""
+    for name in saved_view_names(prefix):
+        if dataset.has_saved_view(name):
+            dataset.delete_saved_view(name)
