@@ -1,0 +1,53 @@
+"""A dataset with features and planted label errors: runs on it need no model and no images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import fiftyone as fo
+import numpy as np
+
+import clipcleaner_plugin as cc
+
+CLASSES = ["cat", "dog", "owl"]
+DIM = 16
+
+Maker = Callable[..., fo.Dataset]
+
+
+def gaussian_classes(
+    n: int, seed: int = 0, num_classes: int = 3
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unit features around one direction a class: (features, true labels, class directions)."""
+    rng = np.random.default_rng(seed)
+    centres = np.linalg.qr(rng.normal(size=(DIM, DIM)))[0][:num_classes]
+    labels = rng.integers(num_classes, size=n)
+    features = centres[labels] + 0.12 * rng.normal(size=(n, DIM))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    return features.astype(np.float32), labels, centres.astype(np.float32)
+
+
+class Noisy:
+    """A dataset with planted errors, its features, and the ids of the samples with wrong labels."""
+
+    def __init__(self, make: Maker, n: int = 240, wrong: int = 40) -> None:
+        self.features, true, self.text = gaussian_classes(n)
+        given = true.copy()
+        given[:wrong] = (true[:wrong] + 1) % 3
+        self.dataset = make(
+            [
+                fo.Sample(
+                    filepath=f"/nowhere/{i}.jpg",
+                    ground_truth=fo.Classification(label=CLASSES[given[i]]),
+                    trusted=fo.Classification(label=CLASSES[true[i]]),
+                )
+                for i in range(n)
+            ]
+        )
+        self.ids = self.dataset.values("id")
+        self.wrong = set(self.ids[:wrong])
+
+    def apply(self, samples: Any = None, **kwargs: Any) -> Any:
+        options = {"embeddings": self.features, "text_features": self.text, **kwargs}
+        return cc.apply_clipcleaner(self.dataset if samples is None else samples, **options)
