@@ -39,6 +39,16 @@ _LAZY = {
     "get_run_info": ".runs",
     "rename_run": ".runs",
     "delete_run": ".runs",
+    "accept_suggestions": ".review",
+    "confirm_labels": ".review",
+    "drop": ".review",
+    "preview_review": ".review",
+    "undo_review": ".review",
+    "preview_undo": ".review",
+    "review_history": ".review_log",
+    "original_labels": ".review_log",
+    "start_review": ".review_sample",
+    "review_report": ".review_sample",
 }
 
 __all__ = [
@@ -46,9 +56,12 @@ __all__ = [
     "CLIPCleanerResults",
     "LabelScores",
     "__version__",
+    "accept_suggestions",
     "apply_clipcleaner",
     "compute_embeddings",
+    "confirm_labels",
     "delete_run",
+    "drop",
     "export_cleaned",
     "get_run_info",
     "inject_noise",
@@ -56,9 +69,16 @@ __all__ = [
     "load_model",
     "load_predictions",
     "load_results",
+    "original_labels",
+    "preview_review",
+    "preview_undo",
     "rename_run",
+    "review_history",
+    "review_report",
     "score_labels",
+    "start_review",
     "train_on_cleaned",
+    "undo_review",
 ]
 
 

@@ -32,6 +32,7 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
             :func:`clipcleaner_plugin.apply_clipcleaner`
         theta_score: score that a label needs to pass as not mislabeled
         former_thetas: the three thresholds before the last reselection; None = there was none
+        review_sample: what ``start_review`` drew; None = nothing
         versions: ``{package: version}``
     """
 
@@ -53,6 +54,7 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         seed: int = 51,
         theta_score: float = 0.5,
         former_thetas: dict[str, float] | None = None,
+        review_sample: dict[str, Any] | None = None,
         versions: dict[str, str] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -73,6 +75,7 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         self.seed = seed
         self.theta_score = theta_score
         self.former_thetas = former_thetas
+        self.review_sample = review_sample
         self.versions = versions
 
     @property

@@ -15,6 +15,7 @@ import numpy as np
 from .brain import CLIPCleaner, CLIPCleanerConfig
 from .fields import VERDICTS, field_name, write_values
 from .reselection import Thetas, read_evidence
+from .review_methods import ReviewMethods
 from .rules import NoiseRate, noise_rate
 from .statistics import RunStatistics, run_statistics
 from .targets import check_label_field
@@ -68,7 +69,7 @@ class Summary:
         return "\n".join(lines)
 
 
-class CLIPCleanerResults(fob.BrainResults):
+class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
     """Results of a run, living on the dataset's fields.
 
     Views and counts are asked of the database each time, so they follow later edits; ``record`` is

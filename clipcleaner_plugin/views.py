@@ -9,18 +9,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
+import numpy as np
 from fiftyone import ViewField as F
 
-from .decisions import DECISIONS, DROPPED, is_decided
+from .decisions import DECISIONS, DROPPED, is_decided, review_field
 from .fields import VERDICTS, field_name
 
 if TYPE_CHECKING:
     from .brain import CLIPCleanerConfig
 
-DISAGREEMENT, LEAST_CERTAIN, NEAR_THRESHOLD, OPEN_SET = (
-    "disagreement", "least_certain", "near_threshold", "open_set",
+DISAGREEMENT, LEAST_CERTAIN, NEAR_THRESHOLD, OPEN_SET, REVIEWED = (
+    "disagreement", "least_certain", "near_threshold", "open_set", "reviewed",
 )  # fmt: skip
-_TO_REVIEW = ("mislabeled", "uncertain")
+TO_REVIEW = ("mislabeled", "uncertain")
 _NEAR = 0.1
 _LITTLE = 0.5
 
@@ -55,6 +56,7 @@ KINDS = {
         "Least certain", "No label reaches half of the probability; least certain first"
     ),
     OPEN_SET: Kind("Open set", "Images that seem to belong to none of the classes"),
+    REVIEWED: Kind("Reviewed", "Samples that a reviewer has decided about"),
 }
 
 
@@ -65,6 +67,8 @@ def kinds_of(dataset: fo.Dataset, config: CLIPCleanerConfig) -> dict[str, Kind]:
         del kinds[DISAGREEMENT]
     if not dataset.has_sample_field(field_name(config.prefix, OPEN_SET)):
         del kinds[OPEN_SET]
+    if not dataset.has_sample_field(review_field(str(config.label_field))):
+        del kinds[REVIEWED]
     return kinds
 
 
@@ -115,12 +119,14 @@ def _conditions(
     if kind is None:
         return [verdict.is_in(list(VERDICTS))], score_field
     if kind in VERDICTS:
-        assert config.label_field is not None
-        left_out = DECISIONS if kind in _TO_REVIEW else (DROPPED,)
-        return [verdict == kind, ~is_decided(config.label_field, left_out)], score_field
+        left_out = DECISIONS if kind in TO_REVIEW else (DROPPED,)
+        return [verdict == kind, ~is_decided(str(config.label_field), left_out)], score_field
     offered = kinds_of(dataset, config)
     if kind not in offered:
         raise ValueError(f"this run has no view {kind!r}; choose one of {', '.join(offered)}")
+    if kind == REVIEWED:
+        scored = verdict.is_in(list(VERDICTS))
+        return [scored, is_decided(str(config.label_field))], score_field
     if kind == OPEN_SET:
         return [F(field_name(config.prefix, OPEN_SET)) == True], score_field  # noqa: E712
     if kind == LEAST_CERTAIN:
@@ -142,18 +148,31 @@ def _disagreement(config: CLIPCleanerConfig) -> tuple[list[Any], Any]:
 
 
 _SAVED = ("mislabeled", "clean", "uncertain")
+_REVIEW_SAMPLE = "review sample"
 
 
 def saved_view_names(prefix: str) -> list[str]:
-    """Returns the names of the saved views that a run keeps."""
-    return [f"{prefix}: {verdict}" for verdict in _SAVED]
+    """Returns the names of the saved views that a run may have."""
+    return [f"{prefix}: {name}" for name in (*_SAVED, _REVIEW_SAMPLE)]
 
 
 def save_views(dataset: fo.Dataset, config: CLIPCleanerConfig) -> None:
-    """Saves one view per verdict, replacing older ones of the same names."""
-    for kind, name in zip(_SAVED, saved_view_names(config.prefix), strict=True):
-        view = run_view(dataset, config, kind)
-        dataset.save_view(name, view, description=KINDS[kind].description, overwrite=True)
+    """Saves one view per verdict and one of the review sample, replacing older ones."""
+    for kind in _SAVED:
+        view, text = run_view(dataset, config, kind), KINDS[kind].description
+        dataset.save_view(f"{config.prefix}: {kind}", view, description=text, overwrite=True)
+    if config.review_sample:
+        view, text = review_sample_view(dataset, config), "Drawn at random, to measure the run"
+        name = f"{config.prefix}: {_REVIEW_SAMPLE}"
+        dataset.save_view(name, view, description=text, overwrite=True)
+
+
+def review_sample_view(dataset: fo.Dataset, config: CLIPCleanerConfig) -> fo.DatasetView:
+    """Returns the samples that ``start_review`` drew, in random order; they are few."""
+    assert config.review_sample is not None
+    ids = [i for stratum in config.review_sample["strata"] for i in stratum["ids"]]
+    order = np.random.default_rng(config.review_sample["seed"]).permutation(len(ids))
+    return dataset.select([ids[i] for i in order], ordered=True)
 
 
 def delete_views(dataset: fo.Dataset, prefix: str) -> None:

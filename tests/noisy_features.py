@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +48,12 @@ class Noisy:
         )
         self.ids = self.dataset.values("id")
         self.wrong = set(self.ids[:wrong])
+
+    def copy(self) -> Noisy:
+        """Clones the dataset with its runs; samples keep their ids."""
+        copied = copy.copy(self)
+        copied.dataset = self.dataset.clone()
+        return copied
 
     def apply(self, samples: Any = None, **kwargs: Any) -> Any:
         options = {"embeddings": self.features, "text_features": self.text, **kwargs}
