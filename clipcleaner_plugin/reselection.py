@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import fiftyone as fo
 import numpy as np
 
 from .fields import EVIDENCES, VERDICTS
+from .memory import Last, content_state
 from .rules import Mixtures, loss_mixtures, select_with, verdicts
 
 if TYPE_CHECKING:
@@ -111,21 +111,13 @@ def read_evidence(results: CLIPCleanerResults, limit: int | None = None) -> Stor
     return StoredEvidence(rows, classes, seed, total if "$expr" in match else len(rows))
 
 
-_last_preview: tuple[Any, StoredEvidence] | None = None
+_last: Last[StoredEvidence] = Last()
 
 
 def preview_evidence(results: CLIPCleanerResults) -> StoredEvidence:
     """Returns evidence to try thresholds on; that of the last run asked for stays in memory."""
-    global _last_preview
-    state = (*content_state(results.dataset), results.key, results.config.serialize())
-    if _last_preview is None or _last_preview[0] != state:
-        _last_preview = state, read_evidence(results, PREVIEW_SAMPLES)
-    return _last_preview[1]
-
-
-def content_state(dataset: fo.Dataset) -> tuple[Any, ...]:
-    """Returns a value that changes with the samples of a dataset; found by index, at any size."""
-    return dataset._doc.id, dataset._max("last_modified_at"), len(dataset)
+    state = content_state(results.dataset), results.key, results.config.seed
+    return _last.get(state, lambda: read_evidence(results, PREVIEW_SAMPLES))
 
 
 def _column(rows: list[dict[str, Any]], name: str) -> np.ndarray:

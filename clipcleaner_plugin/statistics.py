@@ -10,15 +10,16 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .decisions import DECISIONS, review_field
+from .decisions import DECISIONS, DROPPED, review_field
 from .fields import VERDICTS
+from .memory import Last, content_state
 from .rules import NoiseRate, noise_rate_of
+from .views import REVIEWED, TO_REVIEW
 
 if TYPE_CHECKING:
     from .results import CLIPCleanerResults
 
 BINS = 32  # a power of two, so that the borders of the bins are exact
-REVIEWED = "reviewed"
 
 # MongoDB refuses an answer over 16 MB; a class needs at most four rows of some 200 bytes
 _MAX_CLASS_ROWS = 40_000
@@ -49,7 +50,8 @@ class RunStatistics:
     """A run at the moment.
 
     Attributes:
-        counts: samples by verdict; those that a reviewer has decided about under "reviewed" instead
+        counts: samples by verdict; those that its view leaves out, because a reviewer has decided
+            about them, under "reviewed" instead
         noise: the estimated share of wrong labels, with a 95 % interval
         histogram: the same keys → :data:`BINS` counts of the clean score from 0 to 1
         confusions: (given label, suggested label, count) of the mislabeled, most frequent first
@@ -88,6 +90,29 @@ def run_statistics(results: CLIPCleanerResults) -> RunStatistics:
     )
 
 
+_last: Last[RunStatistics] = Last()
+
+
+def recent_statistics(results: CLIPCleanerResults) -> RunStatistics:
+    """Returns :func:`run_statistics`, made again only if samples have changed."""
+    state = content_state(results.dataset), results.key, results.config.prefix
+    return _last.get(state, lambda: run_statistics(results))
+
+
+def view_counts(results: CLIPCleanerResults) -> dict[str, int]:
+    """Counts the samples that the view of each verdict shows, and the reviewed ones."""
+    counts = Counter(results.counts())
+    verdict, review = results.field("verdict"), review_field(str(results.config.label_field))
+    decided = {verdict: {"$in": list(VERDICTS)}, review: {"$in": list(DECISIONS)}}
+    pair = {"verdict": f"${verdict}", "review": f"${review}"}
+    for row in _ask(results, [{"$match": decided}, {"$group": {"_id": pair, "n": {"$sum": 1}}}]):
+        of = row["_id"]
+        counts[REVIEWED] += row["n"]
+        if of["verdict"] in TO_REVIEW or of["review"] == DROPPED:
+            counts[of["verdict"]] -= row["n"]
+    return {state: counts[state] for state in (*VERDICTS, REVIEWED)}
+
+
 def _ask(results: CLIPCleanerResults, pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
     collection = results.dataset._sample_collection
     return list(collection.aggregate(pipeline, allowDiskUse=True))
@@ -109,7 +134,9 @@ def _overview(results: CLIPCleanerResults) -> list[dict[str, Any]]:
         "scored": {"$sum": {"$cond": [{"$gte": [score, 0]}, 1, 0]}},
         "score": {"$sum": score},
     }
-    state = {"$cond": [{"$in": [review, list(DECISIONS)]}, REVIEWED, verdict]}
+    settled = {"$and": [{"$in": [verdict, list(TO_REVIEW)]}, {"$in": [review, list(DECISIONS)]}]}
+    left_out = {"$or": [settled, {"$eq": [review, DROPPED]}]}
+    state = {"$cond": [left_out, REVIEWED, verdict]}
     by_score = {"state": "$state", "bin": {"$floor": {"$multiply": [score, BINS]}}}
     by_class = {"given": f"${config.label_field}.label", "state": "$state"}
     agreements = {
