@@ -1,9 +1,15 @@
-"""Image files → vectors in an embedding store: only what is missing, durable batch by batch."""
+"""Image files → vectors in an embedding store: only what is missing, durable batch by batch.
+
+Workers decode, the device encodes and a thread writes at the same time. ``torchrun -m
+clipcleaner_plugin.embed DATASET`` does it with several processes: see ``ranks.py``.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -12,8 +18,10 @@ import fiftyone.core.utils as fou
 import numpy as np
 import torch
 
-from .images import ImageReadError, file_stamp
+from .encoder import Encoder
+from .images import ImageReadError
 from .loader import DecodedBatch, choose_num_workers, decoded_batches
+from .planning import Share, deal, make_plan
 
 if TYPE_CHECKING:
     from .models import ClipModel
@@ -62,9 +70,9 @@ def embed_images(
     """Brings the store up to date for N samples.
 
     A sample is computed if the store has no vector of it, or if size or modification time of its
-    file differ from what they were then. Work goes in the order of ``ids``, and each batch is
-    durable before the next begins: after Ctrl-C, an exception or a kill, the next call starts at
-    the first sample that is not stored. Failures are not stored, so the next call tries them
+    file differ from what they were then. Work goes in the order of ``ids``, and a batch is made
+    durable while the next is encoded: after Ctrl-C, an exception or a kill, the next call starts
+    at the first sample that is not stored. Failures are not stored, so the next call tries them
     again. If the GPU runs out of memory, the batch is halved until it fits.
 
     Args:
@@ -86,26 +94,48 @@ def embed_images(
         ImageReadError: with ``skip_failures=False``, for the first image that has no vector;
             missing and empty files are found before any work
     """
-    _validate(ids, filepaths, batch_size, num_workers)
-    plan = _plan(ids, filepaths, store)
-    if plan.failures and not skip_failures:
-        raise ImageReadError("sample {}: {}".format(*next(iter(plan.failures.items()))))
-    run = _Run(ids, plan, store, skip_failures)
+    check_request(ids, filepaths, batch_size, num_workers)
+    plan = make_plan(ids, filepaths, store)
+    raise_first(plan.failures, skip_failures)
+    outcome = Outcome()
     if plan.todo:
-        loaded = cast("ClipModel", model if hasattr(model, "encode_images") else model())
-        if loaded.identity != store.identity:
-            raise ValueError(
-                f"the store {store.folder} is for model {store.identity!r}, not {loaded.identity!r}"
-            )
+        loaded = cast("ClipModel", model if hasattr(model, "image_features") else model())
         logger.info("Computing %d of %d embeddings", len(plan.todo), len(ids))
-        run.compute(loaded, filepaths, batch_size, num_workers, progress)
-    failures = {i: run.failures[i] for i in ids if i in run.failures}
-    return EmbeddingReport(tuple(run.computed), plan.reused, failures)
+        (share,) = deal(plan, ids, filepaths, batch_size or default_batch_size(loaded.device))
+        outcome = compute_share(
+            share,
+            loaded,
+            store,
+            num_workers=num_workers,
+            skip_failures=skip_failures,
+            progress=progress,
+        )
+    return make_report(ids, plan.reused, {**plan.failures, **outcome.failures}, outcome.computed)
 
 
-def _validate(
+def make_report(
+    ids: Sequence[str], reused: int, failures: dict[str, str], computed: Sequence[int]
+) -> EmbeddingReport:
+    """Makes the report of a call from what was done, failures in the order of ``ids``."""
+    ordered = {i: failures[i] for i in ids if i in failures} if failures else {}
+    return EmbeddingReport(tuple(ids[p] for p in computed), reused, ordered)
+
+
+def default_batch_size(device: torch.device) -> int:
+    """Returns how many images a forward pass takes where nobody says."""
+    return _BATCH_SIZE_CUDA if torch.device(device).type == "cuda" else _BATCH_SIZE
+
+
+def raise_first(failures: dict[str, str], skip_failures: bool) -> None:
+    """Raises ImageReadError for the first failure, unless failures are skipped."""
+    if failures and not skip_failures:
+        raise ImageReadError("sample {}: {}".format(*next(iter(failures.items()))))
+
+
+def check_request(
     ids: Sequence[str], filepaths: Sequence[str], batch_size: int | None, num_workers: int | None
 ) -> None:
+    """Raises ValueError or TypeError unless the arguments of :func:`embed_images` fit."""
     if len(ids) != len(filepaths):
         raise ValueError(f"{len(ids)} ids need as many filepaths, found {len(filepaths)}")
     if len(set(ids)) != len(ids):
@@ -122,157 +152,114 @@ def _validate(
 
 
 @dataclass
-class _Plan:
-    todo: list[int] = field(default_factory=list)
-    stamps: dict[int, tuple[int, int]] = field(default_factory=dict)
-    failures: dict[str, str] = field(default_factory=dict)
-    reused: int = 0
+class Outcome:
+    """What became of a share.
 
-
-def _plan(ids: Sequence[str], filepaths: Sequence[str], store: EmbeddingStore) -> _Plan:
-    # Stamps are taken before the files are read: one that changes in between is computed again
-    plan = _Plan()
-    stored = store.stamps()
-    for position, (id_, path) in enumerate(zip(ids, filepaths, strict=True)):
-        try:
-            stamp = file_stamp(path)
-        except ImageReadError as err:
-            plan.failures[id_] = str(err)
-            continue
-        if stored.get(id_) == stamp:
-            plan.reused += 1
-        else:
-            plan.todo.append(position)
-            plan.stamps[position] = stamp
-    return plan
-
-
-def _batches(positions: Iterable[int], batch_size: int) -> list[list[int]]:
-    """Cuts sorted positions into batches of at most ``batch_size``.
-
-    Cuts fall where a run over all positions would cut, and neighbouring remainders are merged if
-    they fit together. So an interrupted run goes on with the batches of an uninterrupted one, and
-    gets the same bits: the last ones of a vector depend on the size of its batch.
+    Attributes:
+        computed: positions of the images whose vectors are stored
+        failures: sample id → reason
     """
-    batches: list[list[int]] = []
-    block = -1
-    rest: list[int] = []  # positions of the current block
-    for position in [*positions, -1]:
-        if position // batch_size != block:
-            if rest and batches and len(batches[-1]) + len(rest) <= batch_size:
-                batches[-1] += rest
-            elif rest:
-                batches.append(rest)
-            rest, block = [], position // batch_size
-        rest.append(position)
-    return batches
+
+    computed: list[int] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
 
 
-class _Run:
-    """The state of one call: what was computed, what failed."""
+def compute_share(
+    share: Share,
+    model: ClipModel,
+    store: EmbeddingStore,
+    *,
+    num_workers: int | None = None,
+    skip_failures: bool = True,
+    progress: Progress = None,
+) -> Outcome:
+    """Computes and stores the vectors of a share; options and errors as :func:`embed_images`."""
+    if model.identity != store.identity:
+        raise ValueError(
+            f"the store {store.folder} is for model {store.identity!r}, not {model.identity!r}"
+        )
+    batches = [[(p, share.paths[p]) for p in batch] for batch in share.batches]
+    size = max(map(len, batches), default=1)
+    workers = choose_num_workers(num_workers, len(batches), size, model.prepare)
+    on_cuda = torch.device(model.device).type == "cuda"
+    decoded = decoded_batches(
+        batches, model.prepare, num_workers=workers, pin_memory=on_cuda and workers > 0
+    )
+    outcome = Outcome()
+    with (
+        closing(decoded),  # type: ignore[type-var]
+        store.writer() as writer,
+        ThreadPoolExecutor(1, "clipcleaner-writer") as thread,
+        fou.ProgressBar(total=len(share), progress=progress) as bar,
+    ):
+        work = _Work(share, Encoder(model), writer, skip_failures, outcome)
+        writing: Future[_Written] | None = None
+        for batch in decoded:
+            store_it = work.encode(batch)
+            if writing is not None:
+                bar.update(work.take(writing.result()))
+            writing = thread.submit(store_it)
+        if writing is not None:
+            bar.update(work.take(writing.result()))
+    return outcome
+
+
+@dataclass
+class _Written:
+    """A batch that is durable: the positions that are stored, and those that failed."""
+
+    stored: list[int]
+    failures: dict[int, str]
+
+
+class _Work:
+    """The steps of a batch: encode (main thread), store (writer's thread), take (main thread)."""
 
     def __init__(
-        self, ids: Sequence[str], plan: _Plan, store: EmbeddingStore, skip_failures: bool
-    ) -> None:
-        self._ids = ids
-        self._plan = plan
-        self._store = store
-        self._skip_failures = skip_failures
-        self.computed: list[str] = []
-        self.failures = plan.failures
-
-    def compute(
         self,
-        model: ClipModel,
-        filepaths: Sequence[str],
-        batch_size: int | None,
-        num_workers: int | None,
-        progress: Progress,
+        share: Share,
+        encoder: Encoder,
+        writer: StoreWriter,
+        skip_failures: bool,
+        outcome: Outcome,
     ) -> None:
-        on_cuda = torch.device(model.device).type == "cuda"
-        size = batch_size or (_BATCH_SIZE_CUDA if on_cuda else _BATCH_SIZE)
-        batches = [[(p, filepaths[p]) for p in b] for b in _batches(self._plan.todo, size)]
-        workers = choose_num_workers(num_workers, len(batches), size, model.transform)
-        decoded = decoded_batches(
-            batches, model.transform, num_workers=workers, pin_memory=on_cuda and workers > 0
-        )
-        encoder = _Encoder(model)
-        total = len(self._plan.todo)
-        with (
-            closing(decoded),  # type: ignore[type-var]
-            self._store.writer() as writer,
-            fou.ProgressBar(total=total, progress=progress) as bar,
-        ):
-            for batch in decoded:
-                self._finish(batch, encoder, writer)
-                bar.update(len(batch.positions) + len(batch.failures))
+        self._share = share
+        self._encoder = encoder
+        self._writer = writer
+        self._skip_failures = skip_failures
+        self._outcome = outcome
 
-    def _finish(self, batch: DecodedBatch, encoder: _Encoder, writer: StoreWriter) -> None:
+    def encode(self, batch: DecodedBatch) -> Callable[[], _Written]:
+        """Starts the forward pass; what it returns waits for the vectors and stores them."""
         failures = dict(batch.failures)
-        positions = batch.positions
-        if batch.pixels is not None:
-            vectors = encoder(batch.pixels)
-            finite = np.isfinite(vectors).all(axis=1)
-            for position, ok in zip(positions, finite, strict=True):
-                if not ok:
-                    failures[position] = "the model returned NaN or infinite values for it"
-            self._append(writer, [p for p in positions if p not in failures], vectors[finite])
-        for position in sorted(failures):
-            self._fail(position, failures[position])
+        if batch.pixels is None:
+            return lambda: _Written([], failures)
+        vectors = self._encoder(batch.pixels)
+        return lambda: self._store(batch.positions, vectors(), failures)
 
-    def _append(self, writer: StoreWriter, positions: list[int], vectors: np.ndarray) -> None:
-        ids = [self._ids[p] for p in positions]
-        writer.append(ids, [self._plan.stamps[p] for p in positions], vectors)
-        self.computed += ids
+    def _store(
+        self, positions: list[int], vectors: np.ndarray, failures: dict[int, str]
+    ) -> _Written:
+        finite = np.isfinite(vectors).all(axis=1)
+        good = [p for p, ok in zip(positions, finite, strict=True) if ok]
+        bad = [p for p, ok in zip(positions, finite, strict=True) if not ok]
+        failures |= dict.fromkeys(bad, "the model returned NaN or infinite values for it")
+        share = self._share
+        self._writer.append(
+            [share.ids[p] for p in good], [share.stamps[p] for p in good], vectors[finite]
+        )
+        return _Written(good, failures)
 
-    def _fail(self, position: int, reason: str) -> None:
-        id_ = self._ids[position]
-        if not self._skip_failures:
-            raise ImageReadError(f"sample {id_}: {reason}")
-        self.failures[id_] = reason
-
-
-class _Encoder:
-    """Encodes batches, in smaller parts from the moment on that memory ran out."""
-
-    def __init__(self, model: ClipModel) -> None:
-        self._model = model
-        self._limit: int | None = None
-
-    def __call__(self, pixels: torch.Tensor) -> np.ndarray:
-        parts: list[np.ndarray] = []
-        start = 0
-        while start < len(pixels):
-            part = pixels[start : start + (self._limit or len(pixels))]
-            vectors = self._encode(part)
-            if vectors is None:
-                self._limit = len(part) // 2
-                logger.warning("Out of memory: encoding %d images at a time now", self._limit)
-                continue
-            parts.append(vectors)
-            start += len(part)
-        return np.concatenate(parts)
-
-    def _encode(self, pixels: torch.Tensor) -> np.ndarray | None:
-        """Encodes a batch; None if there is not enough memory, but may be for half of it."""
-        try:
-            vectors = self._model.encode_images(pixels)
-        except RuntimeError as err:
-            if len(pixels) == 1 or not _out_of_memory(err):
-                raise
-        else:
-            if vectors.shape != (len(pixels), self._model.embed_dim):
-                raise ValueError(
-                    f"the model made vectors of shape {vectors.shape} for {len(pixels)} images, "
-                    f"expected ({len(pixels)}, {self._model.embed_dim})"
-                )
-            return vectors
-        # Past the except block: the exception holds the tensors of the failed pass
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return None
+    def take(self, written: _Written) -> int:
+        """Notes what a batch gave, and returns its size."""
+        self._outcome.computed += written.stored
+        failures = {self._share.ids[p]: written.failures[p] for p in sorted(written.failures)}
+        raise_first(failures, self._skip_failures)
+        self._outcome.failures |= failures
+        return len(written.stored) + len(failures)
 
 
-def _out_of_memory(err: RuntimeError) -> bool:
-    # MPS raises a plain RuntimeError, "MPS backend out of memory"
-    return isinstance(err, torch.cuda.OutOfMemoryError) or "out of memory" in str(err).lower()
+if __name__ == "__main__":
+    from clipcleaner_plugin.__main__ import main
+
+    sys.exit(main(["embed", *sys.argv[1:]]))

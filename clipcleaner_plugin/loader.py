@@ -22,6 +22,7 @@ from .images import ImageReadError, read_image
 
 logger = logging.getLogger(__name__)
 
+# An RGB image → the tensor that travels; read_image gets its attribute ``least_side``, if any
 Transform = Callable[[Image.Image], torch.Tensor]
 # Position of an image in the caller's list, and its file
 Item = tuple[int, str]
@@ -31,7 +32,7 @@ _PREFETCH = 2  # batches that each worker holds ready
 
 
 class DecodedBatch(NamedTuple):
-    """``pixels[i]`` (B, 3, H, W) is the image at ``positions[i]``; the others have a reason."""
+    """``pixels[i]`` is the image at ``positions[i]``; the others have a reason."""
 
     positions: list[int]
     pixels: torch.Tensor | None
@@ -43,11 +44,12 @@ class _Images(Dataset[tuple[int, torch.Tensor | None, str]]):
     # worker holds a copy of a million of them.
     def __init__(self, transform: Transform) -> None:
         self._transform = transform
+        self._least_side: int | None = getattr(transform, "least_side", None)
 
     def __getitem__(self, item: Item) -> tuple[int, torch.Tensor | None, str]:
         position, path = item
         try:
-            return position, self._transform(read_image(path)), ""
+            return position, self._transform(read_image(path, self._least_side)), ""
         except ImageReadError as err:
             return position, None, str(err)
         except Exception as err:
@@ -68,7 +70,8 @@ def decoded_batches(
 
     Args:
         batches: lists of (position, path)
-        transform: makes a (3, H, W) tensor of an RGB image; pickled where workers are spawned
+        transform: makes a tensor of an RGB image, always of one shape; pickled where workers are
+            spawned
         num_workers (0): number of worker processes; 0 = in this process
         pin_memory (False): whether to hand out page-locked tensors, for CUDA
 

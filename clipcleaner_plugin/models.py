@@ -34,6 +34,8 @@ class ClipModel:
         embed_dim: length d of its features
         transform: the model's own preprocessing: PIL image to (3, H, W) float32 tensor; can be
             pickled
+        prepare: the part of it that decoding workers do: PIL image to (H, W, 3) uint8 tensor, the
+            rest is done on the device; the whole of it where it cannot be split exactly
     """
 
     def __init__(
@@ -45,10 +47,20 @@ class ClipModel:
         embed_dim: int,
         device: torch.device,
     ) -> None:
+        import torch
+
+        from .pixels import split_transform
+
         self.identity = identity
         self.device = device
         self.embed_dim = embed_dim
         self.transform = transform
+        halves = split_transform(transform)
+        self.prepare: Callable[[Image], torch.Tensor] = halves[0] if halves else transform
+        self._normalise = halves[1] if halves else None
+        self._on_cuda = device.type == "cuda"
+        if self._on_cuda:
+            module = module.to(memory_format=torch.channels_last)
         self._module: Any = module.to(device).eval().requires_grad_(False)
         self._tokenizer: Any = tokenizer
 
@@ -59,7 +71,8 @@ class ClipModel:
         """Computes image features, in half precision where the device is CUDA.
 
         Args:
-            pixels: (B, 3, H, W) tensor of preprocessed images (:attr:`transform`), on any device
+            pixels: (B, 3, H, W) floats, images after :attr:`transform`, or a batch of what
+                :attr:`prepare` makes; on any device
 
         Returns:
             (B, d) float32, every row of length 1
@@ -67,7 +80,24 @@ class ClipModel:
         Raises:
             ValueError: if ``pixels`` has another shape
         """
-        if pixels.ndim != 4 or pixels.shape[1] != 3:
+        return self.image_features(pixels).cpu().numpy()
+
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Starts what :meth:`encode_images` waits for.
+
+        Args:
+            pixels: as for :meth:`encode_images`
+
+        Returns:
+            (B, d) float32 on the model's device; CUDA may still be computing it
+
+        Raises:
+            ValueError: if ``pixels`` has another shape
+        """
+        prepared = pixels.ndim == 4 and pixels.shape[3] == 3 and not pixels.is_floating_point()
+        if prepared and self._normalise is not None:
+            pixels = self._normalise(pixels.to(self.device, non_blocking=self._on_cuda))
+        elif pixels.ndim != 4 or pixels.shape[1] != 3:
             raise ValueError(f"pixels: expected shape (B, 3, H, W), got {tuple(pixels.shape)}")
         return self._normalised(self._module.encode_image, pixels)
 
@@ -88,24 +118,24 @@ class ClipModel:
             raise TypeError(f"texts: expected a list of strings, got {texts!r}")
         if not texts:
             return np.empty((0, self.embed_dim), dtype=np.float32)
-        return self._normalised(self._module.encode_text, self._tokenizer(list(texts)))
+        tokens = self._tokenizer(list(texts))
+        return self._normalised(self._module.encode_text, tokens).cpu().numpy()
 
     def _normalised(
         self, encode: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor
-    ) -> np.ndarray:
+    ) -> torch.Tensor:
         import torch
 
         if not len(batch):
-            return np.empty((0, self.embed_dim), dtype=np.float32)
+            return torch.empty((0, self.embed_dim))
         half = (
             torch.autocast("cuda", dtype=torch.float16)
-            if self.device.type == "cuda"
+            if self._on_cuda
             else contextlib.nullcontext()
         )
         with torch.inference_mode(), half:
-            features = encode(batch.to(self.device))
-        unit = torch.nn.functional.normalize(features.float(), dim=-1)
-        return unit.cpu().numpy()
+            features = encode(batch.to(self.device, non_blocking=self._on_cuda))
+            return torch.nn.functional.normalize(features.float(), dim=-1)
 
 
 def load_model(

@@ -34,17 +34,17 @@ class Projection:
         self.identity = identity
         self.device = torch.device("cpu")
         self.embed_dim = DIM
-        self.transform = ShrinkToTensor()
+        self.prepare = ShrinkToTensor()
         self.batch_sizes: list[int] = []
         self._seconds = seconds
         generator = torch.Generator().manual_seed(0)
         self._weights = torch.randn(3 * SIZE * SIZE, DIM, generator=generator)
 
-    def encode_images(self, pixels: torch.Tensor) -> np.ndarray:
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         self.batch_sizes.append(len(pixels))
         time.sleep(self._seconds)
         features = pixels.flatten(1) @ self._weights
-        return (features / features.norm(dim=1, keepdim=True)).numpy()
+        return features / features.norm(dim=1, keepdim=True)
 
 
 def make_images(folder: Path, count: int, size: int = 14) -> tuple[list[str], list[str]]:
@@ -66,5 +66,5 @@ def expected_vectors(paths: list[str]) -> np.ndarray:
     rows = []
     for path in paths:
         with Image.open(path) as image:
-            rows.append(model.encode_images(model.transform(image.convert("RGB"))[None])[0])
-    return np.stack(rows)
+            rows.append(model.image_features(model.prepare(image.convert("RGB"))[None])[0])
+    return torch.stack(rows).numpy()

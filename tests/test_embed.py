@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from projection import DIM, IDENTITY, Projection, ShrinkToTensor, expected_vectors, make_images
 
-from clipcleaner_plugin import embed, loader
+from clipcleaner_plugin import loader
 from clipcleaner_plugin.embed import embed_images
 from clipcleaner_plugin.images import ImageReadError
+from clipcleaner_plugin.planning import cut_batches
 from clipcleaner_plugin.store import EmbeddingStore
 
 COUNT = 50
@@ -240,8 +241,8 @@ def test_failures_alone_need_no_model(tmp_path: Path, store: EmbeddingStore) -> 
 class NotANumber(Projection):
     """Fails on one image by numbers, as half precision does."""
 
-    def encode_images(self, pixels: torch.Tensor) -> np.ndarray:
-        vectors = super().encode_images(pixels)
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        vectors = super().image_features(pixels)
         for row, image in enumerate(pixels):
             if image.min() == image.max():
                 vectors[row, row % DIM] = np.nan if image.max() else np.inf
@@ -272,7 +273,7 @@ def test_preprocessing_that_fails(tmp_path: Path, store: EmbeddingStore, num_wor
     ids, paths = make_images(tmp_path / "images", 4)
     Image.new("RGB", (9, 9), "red").save(paths[1])
     model = Projection()
-    model.transform = BreaksOnRed()
+    model.prepare = BreaksOnRed()
     report = embed_quietly(ids, paths, model, store, num_workers=num_workers, batch_size=2)
     assert report.computed == 3
     assert "could not be prepared for the model: RuntimeError: too red" in report.failures[ids[1]]
@@ -292,7 +293,7 @@ def test_a_killed_worker_ends_the_call_and_loses_nothing(
     ids, paths = make_images(tmp_path / "images", 40)
     Image.new("RGB", (9, 9), "red").save(paths[35])
     model = Projection()
-    model.transform = DiesOnRed()
+    model.prepare = DiesOnRed()
     done: list[int] = []
     with pytest.raises(RuntimeError, match="worker"):
         embed_quietly(
@@ -321,11 +322,11 @@ class LittleMemory(Projection):
         super().__init__()
         self._limit, self._error = limit, error
 
-    def encode_images(self, pixels: torch.Tensor) -> np.ndarray:
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         if len(pixels) > self._limit:
             self.batch_sizes.append(-len(pixels))
             raise self._error()
-        return super().encode_images(pixels)
+        return super().image_features(pixels)
 
 
 def cuda_error() -> RuntimeError:
@@ -463,8 +464,8 @@ def test_a_store_of_another_model_is_refused(
 
 
 class WrongShape(Projection):
-    def encode_images(self, pixels: torch.Tensor) -> np.ndarray:
-        return super().encode_images(pixels)[:-1]
+    def image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return super().image_features(pixels)[:-1]
 
 
 def test_a_model_that_loses_rows_is_noticed(
@@ -483,16 +484,16 @@ def test_a_model_that_loses_rows_is_noticed(
 def test_batches_resume_where_full_ones_end(
     positions: list[int], batch_size: int, data: st.DataObject
 ) -> None:
-    batches = embed._batches(positions, batch_size)
+    batches = cut_batches(positions, batch_size)
     assert [p for batch in batches for p in batch] == positions
     assert all(0 < len(batch) <= batch_size for batch in batches)
     # neighbours that would fit together are together, so scattered work fills its batches
     assert all(len(a) + len(b) > batch_size for a, b in itertools.pairwise(batches))
     # a run that was stopped after any number of batches goes on with the same ones
-    whole = embed._batches(range(201), batch_size)
+    whole = cut_batches(range(201), batch_size)
     done = data.draw(st.integers(0, len(whole)))
     rest = [p for batch in whole[done:] for p in batch]
-    assert embed._batches(rest, batch_size) == whole[done:]
+    assert cut_batches(rest, batch_size) == whole[done:]
 
 
 # -- worker processes -----------------------------------------------------------------------------

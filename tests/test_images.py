@@ -215,6 +215,70 @@ def test_accepts_text_paths_with_any_letters(tmp_path: Path) -> None:
     assert read_image(str(path)).size == (2, 2)
 
 
+# -- JPEG files that may be decoded at a fraction of their size -----------------------------------
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "least", "expected"),
+    [
+        (320, 160, 160, (320, 160)),
+        (320, 160, 81, (320, 160)),
+        (320, 160, 80, (160, 80)),
+        (320, 160, 40, (80, 40)),
+        (320, 160, 1, (40, 20)),
+        (320, 164, 20, (80, 41)),  # no eighth: 164 / 8 is no whole number
+        (321, 160, 20, (321, 160)),
+    ],
+)
+def test_jpeg_keeps_the_least_side(
+    tmp_path: Path, width: int, height: int, least: int, expected: tuple[int, int]
+) -> None:
+    path = tmp_path / "x.jpg"
+    Image.new("RGB", (width, height), RED).save(path)
+    assert read_image(path, least).size == expected
+    assert read_image(path).size == (width, height)
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_jpeg_decoded_smaller_is_upright(tmp_path: Path, orientation: int) -> None:
+    upright = blocks(size=32)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "x.jpg"
+    stored = np.ascontiguousarray(STORED[orientation](upright))
+    Image.fromarray(stored).save(path, quality=100, subsampling=0, exif=exif)
+    found = np.asarray(read_image(path, 32)).astype(int)
+    expected = upright[::4, ::4]  # within blocks of one colour, every average is that colour
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= 4
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_every_jpeg_is_decoded_smaller(tmp_path: Path, mode: str, progressive: bool) -> None:
+    path = tmp_path / "x.jpg"
+    picture = Image.fromarray(blocks(size=32)).convert(mode)
+    picture.save(path, progressive=progressive, quality=95, subsampling=0)
+    found, whole = read_image(path, 32), read_image(path)
+    assert (found.mode, found.size) == ("RGB", (48, 32))
+    difference = np.asarray(found, int) - np.asarray(whole.reduce(4), int)
+    assert np.abs(difference).max() <= 8
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "tiff", "gif", "bmp"])
+def test_other_formats_are_decoded_in_full(tmp_path: Path, suffix: str) -> None:
+    Image.fromarray(blocks()).save(tmp_path / f"x.{suffix}")
+    assert read_image(tmp_path / f"x.{suffix}", 4).size == (48, 32)
+
+
+def test_a_cut_jpeg_is_refused_at_any_size(tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    Image.effect_noise((320, 320), 90).save(path, quality=95)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(ImageReadError, match="truncated or damaged"):
+        read_image(path, 32)
+
+
 def bad_file(folder: Path, kind: str) -> Path:
     path = folder / f"{kind}.jpg"
     if kind == "empty":

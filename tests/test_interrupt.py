@@ -20,32 +20,37 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from projection import IDENTITY, Projection, make_images
+from projection import make_images
 
-from clipcleaner_plugin.embed import embed_images
+from clipcleaner_plugin.embed import EmbeddingReport, embed_images
+from clipcleaner_plugin.models import TINY_CLIP, load_model, model_identity
 from clipcleaner_plugin.store import EmbeddingStore
 
-COUNT, BATCH = 300, 10
+IDENTITY = model_identity(TINY_CLIP)
+KILLS, BATCH = 20, 10
+COUNT = 900  # a run that is killed in its second batch may have stored its fourth
 
 SERVER = """
     import os, signal, sys, traceback
     from pathlib import Path
     import torch
     from clipcleaner_plugin.embed import embed_images
+    from clipcleaner_plugin.models import TINY_CLIP, load_model
     from clipcleaner_plugin.store import EmbeddingStore
-    from projection import IDENTITY, Projection
+
+    torch.set_num_threads(1)
+    model = load_model(TINY_CLIP, device="cpu")
 
     def run(root, log, workers, paths):
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the progress bar
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        torch.set_num_threads(1)
-        store = EmbeddingStore("d", IDENTITY, root)
+        store = EmbeddingStore("d", model.identity, root)
         report = lambda bar: os.write(log, b"stored %d\\n" % bar.iteration)
         os.write(log, b"start\\n")
         ids = ["id" + Path(path).stem for path in paths]
         embed_images(
-            ids, paths, Projection(seconds=0.015), store,
+            ids, paths, model, store,
             batch_size=10, num_workers=workers, progress=report,
         )
         os.write(log, b"done\\n")
@@ -138,11 +143,17 @@ def server(
 def uninterrupted(
     images: tuple[Path, list[str], list[str]], tmp_path_factory: pytest.TempPathFactory
 ) -> np.ndarray:
-    """(300, 16) the vectors of a run that nothing disturbed."""
+    """(900, d) the vectors of a run that nothing disturbed."""
     _, ids, paths = images
     store = EmbeddingStore("d", IDENTITY, tmp_path_factory.mktemp("whole"))
-    embed_images(ids, paths, Projection(), store, batch_size=BATCH, num_workers=0, progress=False)
+    embed(ids, paths, store)
     return store.read(ids)
+
+
+def embed(ids: list[str], paths: list[str], store: EmbeddingStore) -> EmbeddingReport:
+    """A run in this process that nothing disturbs."""
+    model = load_model(TINY_CLIP, device="cpu")
+    return embed_images(ids, paths, model, store, batch_size=BATCH, num_workers=0, progress=False)
 
 
 def reported(log: Path) -> int:
@@ -177,11 +188,11 @@ def members(group: int) -> list[int]:
     return found
 
 
-def check_and_finish(
+def check_prefix(
     root: Path, stored: int, images: tuple[Path, list[str], list[str]], uninterrupted: np.ndarray
-) -> None:
-    """What is stored is right and all that was reported; a last run computes exactly the rest."""
-    _, ids, paths = images
+) -> tuple[EmbeddingStore, int]:
+    """What is stored is right, and all that was reported; returns the store and how many it has."""
+    ids = images[1]
     store = EmbeddingStore("d", IDENTITY, root)
     present = len(store)
     assert present >= stored
@@ -189,13 +200,19 @@ def check_and_finish(
     assert store.stamps().keys() == set(ids[:present])
     if present:
         np.testing.assert_array_equal(store.read(ids[:present]), uninterrupted[:present])
+    return store, present
 
-    model = Projection()
-    report = embed_images(ids, paths, model, store, batch_size=BATCH, num_workers=0, progress=False)
+
+def check_and_finish(
+    root: Path, stored: int, images: tuple[Path, list[str], list[str]], uninterrupted: np.ndarray
+) -> None:
+    """What is stored is right and all that was reported; a last run computes exactly the rest."""
+    _, ids, paths = images
+    store, present = check_prefix(root, stored, images, uninterrupted)
+    report = embed(ids, paths, store)
 
     assert report.reused == present
     assert report.computed_ids == tuple(ids[present:])
-    assert sum(model.batch_sizes) == report.computed
     assert report.failures == {}
     assert store.read(ids).tobytes() == uninterrupted.tobytes()
 
@@ -209,15 +226,16 @@ def test_kill_9_again_and_again(
     rng = random.Random(20)
     stored = 0
     groups = []
-    for attempt in range(6):
+    for attempt in range(KILLS):
         log = tmp_path / f"log{attempt}"
         groups.append(server.start(tmp_path / "store", log, workers=2 * (attempt % 2)))
-        wait_for(log, BATCH * rng.randint(1, 3))
+        wait_for(log, BATCH)
         time.sleep(rng.uniform(0, 0.03))  # into a batch: decoding, encoding or writing
         os.kill(groups[-1], signal.SIGKILL)
         assert server.wait() == "killed"
         stored += reported(log)
-    assert stored >= 6 * BATCH
+        check_prefix(tmp_path / "store", stored, images, uninterrupted)
+    assert stored >= KILLS * BATCH
     check_and_finish(tmp_path / "store", stored, images, uninterrupted)
     for group in groups:
         wait_until_empty(group)  # orphaned workers notice by themselves
@@ -285,10 +303,7 @@ def test_two_runs_at_once(
     wait_for(log, BATCH)
     _, ids, paths = images
     store = EmbeddingStore("d", IDENTITY, tmp_path / "store")
-    report = embed_images(
-        ids, paths, Projection(seconds=0.005), store,
-        batch_size=BATCH, num_workers=0, progress=False,
-    )  # fmt: skip
+    report = embed(ids, paths, store)
     assert server.wait() == "ended"
     assert log.read_text().endswith("done\n"), server.errors()
     assert report.reused >= BATCH and report.computed + report.reused == COUNT
