@@ -78,6 +78,12 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         self.review_sample = review_sample
         self.versions = versions
 
+    def parameters(self) -> dict[str, Any]:
+        """Returns how the run was made, as JSON values."""
+        # The review sample is thousands of ids, and no parameter
+        left_out = ("cls", "type", "review_sample")
+        return {name: v for name, v in self.serialize().items() if name not in left_out}
+
     @property
     def type(self) -> str:
         return "clipcleaner"

@@ -275,8 +275,7 @@ def _check_rows(format: str, rows: Sequence[Row], key: str, left_out: Mapping[st
 def _origin(results: CLIPCleanerResults, options: Mapping[str, Any]) -> dict[str, Any]:
     """Where an export comes from. Nothing in it changes from call to call: the same export is the
     same to the byte."""
-    run = {k: v for k, v in results.config.serialize().items() if k not in ("cls", "type")}
-    parameters = {"run": run, "export": dict(options)}
+    parameters = {"run": results.config.parameters(), "export": dict(options)}
     return {
         "dataset": results.dataset.name,
         "run_key": results.key,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
+from .decisions import DROPPED, TRUSTED, review_field, reviewed_fields
 from .fields import VERDICTS
 from .images import ImageReadError, file_stamp
 from .splits import assign_splits
@@ -29,8 +30,8 @@ class Row:
         label: the label to export
         given: the label that it has
         suggested: what the run suggests, if anything
-        selected: whether the run found it clean
-        clean_score: in [0, 1]; None = unknown
+        selected: whether the run found it clean, or a reviewer confirmed or replaced the label
+        clean_score: in [0, 1], 1 where a reviewer vouches for the label; None = unknown
         split: "train", "val" or "test"
         trusted: a label known to be right; None = unknown
     """
@@ -74,7 +75,8 @@ def read_rows(
         split: as in :func:`clipcleaner_plugin.splits.assign_splits`, likewise the rest
 
     Returns:
-        the rows in the order of their ids, with the labels as given; ``{id: reason}`` of the others
+        the rows in the order of their ids, with the labels as given; ``{id: reason}`` of the
+        others, among them those that a reviewer dropped
 
     Raises:
         ValueError: if an option does not fit
@@ -90,13 +92,19 @@ def read_rows(
     if trusted_field is not None:
         check_label_field(samples, trusted_field)
         paths["trusted"] = f"{trusted_field}.label"
+    if label_field in reviewed_fields(samples):
+        paths["decision"] = review_field(label_field)
     view = run_view(samples, results)
     columns = dict(zip(paths, view.values(list(paths.values())), strict=True))
     ids, filepaths, tags = view.values(["id", "filepath", "tags"])
-    trusted = columns.get("trusted", [None] * len(ids))
+    nothing = [None] * len(ids)
+    trusted, decision = columns.get("trusted", nothing), columns.get("decision", nothing)
     rows, left_out, kept_tags = [], {}, []
     for i in sorted(range(len(ids)), key=ids.__getitem__):
         label, suggested = columns["label"][i], columns["suggested"][i]
+        if decision[i] == DROPPED:
+            left_out[ids[i]] = "dropped in a review"
+            continue
         if label not in classes:
             left_out[ids[i]] = f"label {label!r} is not in the class list" if label else "no label"
             continue
@@ -114,8 +122,9 @@ def read_rows(
                 label=label,
                 given=label,
                 suggested=suggested if suggested in classes else None,
-                selected=columns["verdict"][i] == "clean",
-                clean_score=columns["clean_score"][i],
+                selected=columns["verdict"][i] == "clean" or decision[i] in TRUSTED,
+                # The score of a run is of the label that the reviewer found
+                clean_score=1.0 if decision[i] in TRUSTED else columns["clean_score"][i],
                 split="",
                 trusted=trusted[i] if trusted[i] in classes else None,
             )

@@ -51,14 +51,12 @@ def get_run_info(samples: SampleCollection, key: str = "clipcleaner") -> dict[st
     dataset = samples._root_dataset
     results = _stored_results(dataset, key)
     info = dataset.get_brain_info(key)
-    left_out = ("cls", "type", "review_sample")  # thousands of ids: see review_report
-    config = {k: v for k, v in info.config.serialize().items() if k not in left_out}
     return {
         "key": key,
         "timestamp": info.timestamp.isoformat() if info.timestamp else None,
         "fiftyone_version": info.version,
         "finished": results is not None,
-        "parameters": config,
+        "parameters": info.config.parameters(),
         "record": results.record if results is not None else None,
     }
 

@@ -10,6 +10,8 @@ import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
+from .decisions import DROPPED, TRUSTED, review_field, reviewed_fields
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -20,12 +22,14 @@ class Targets:
         labels: (N,) int64 index into ``classes``; -1 = no usable label
         classes: the K class names
         unusable: ``{sample id: reason}`` of the samples whose label is -1
+        trusted: (N,) bool, whether a reviewer vouches for the label
     """
 
     ids: list[str]
     labels: np.ndarray
     classes: list[str]
     unusable: dict[str, str]
+    trusted: np.ndarray
 
 
 def check_images(samples: SampleCollection) -> None:
@@ -76,7 +80,9 @@ def check_label_field(samples: SampleCollection, label_field: str) -> None:
 def read_targets(
     samples: SampleCollection, label_field: str, classes: Sequence[str] | None = None
 ) -> Targets:
-    """Reads ids and labels.
+    """Reads ids and labels, and what reviewers have decided about them.
+
+    Samples that were dropped in a review count as samples without a label.
 
     Args:
         samples: a dataset or view
@@ -86,7 +92,10 @@ def read_targets(
     Raises:
         ValueError: if ``classes`` is empty or names a class twice, or no sample has a label
     """
-    ids, names = samples.values(["id", f"{label_field}.label"])
+    fields, reviewed = ["id", f"{label_field}.label"], label_field in reviewed_fields(samples)
+    columns = samples.values([*fields, review_field(label_field)] if reviewed else fields)
+    ids, names = columns[:2]
+    decision = np.array(columns[2] if reviewed else [None] * len(ids), dtype=object)
     if classes is None:
         classes = sorted({name for name in names if name})
         if not classes:
@@ -99,7 +108,10 @@ def read_targets(
         ids[i]: f"label {names[i]!r} is not in the class list" if names[i] else "no label"
         for i in np.flatnonzero(labels < 0)
     }
-    return Targets(ids, labels, list(classes), unusable)
+    dropped = np.flatnonzero(decision == DROPPED)
+    unusable |= {ids[i]: "dropped in a review" for i in dropped}
+    labels[dropped] = -1
+    return Targets(ids, labels, list(classes), unusable, np.isin(decision, TRUSTED))
 
 
 def _checked_classes(classes: Sequence[str]) -> list[str]:
