@@ -227,15 +227,22 @@ def _doctor(args: argparse.Namespace) -> int:
 
 def _embed(args: argparse.Namespace) -> int:
     from .embeddings import compute_embeddings
+    from .ranks import follow, joined
 
-    report = compute_embeddings(
-        _collection(args),
-        embeddings_field=getattr(args, "embeddings_field", None),
-        model=args.model,
-        pretrained=args.pretrained,
-        batch_size=getattr(args, "batch_size", None),
-        num_workers=getattr(args, "num_workers", None),
-    )
+    with joined() as ranks:
+        if ranks is not None and ranks.rank > 0:
+            logging.getLogger(__package__).setLevel(logging.WARNING)
+            follow(ranks)
+            return 0
+        report = compute_embeddings(
+            _collection(args),
+            embeddings_field=getattr(args, "embeddings_field", None),
+            model=args.model,
+            pretrained=args.pretrained,
+            batch_size=getattr(args, "batch_size", None),
+            num_workers=getattr(args, "num_workers", None),
+            ranks=ranks,
+        )
     failures = list(report.failures.items())
     print(f"{report.computed} computed, {report.reused} reused, {len(failures)} unreadable")
     for sample_id, reason in failures[:10]:

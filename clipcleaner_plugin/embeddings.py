@@ -16,6 +16,7 @@ from .targets import check_images
 if TYPE_CHECKING:
     from .embed import EmbeddingReport
     from .models import ClipModel
+    from .ranks import Ranks
     from .store import EmbeddingStore
 
 logger = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ def compute_embeddings(
     device: str | None = None,
     skip_failures: bool = True,
     progress: bool | Callable[..., Any] | None = None,
+    ranks: Ranks | None = None,
 ) -> EmbeddingReport:
     """Computes CLIP image embeddings, resuming where an earlier call stopped.
 
@@ -55,6 +57,8 @@ def compute_embeddings(
         device (None): "cuda", "mps" or "cpu"; None = the best one at hand
         skip_failures (True): whether to report unreadable images instead of raising
         progress (None): as in FiftyOne: True, False, None, or a callable that takes the bar
+        ranks (None): the processes to share the work with, seen from the first of them, while the
+            others call :func:`clipcleaner_plugin.ranks.follow`
 
     Returns:
         an :class:`clipcleaner_plugin.embed.EmbeddingReport`
@@ -71,11 +75,13 @@ def compute_embeddings(
     identity = model_identity(model, pretrained, preprocess=preprocess)
     if embeddings_field is not None:
         check_vector_field(samples._root_dataset, embeddings_field, identity)
+    device = ranks.device(device) if ranks is not None else device
     source = ModelSource(model, pretrained, preprocess, device)
     report, store = embed_samples(
         samples,
         identity,
         source,
+        ranks,
         batch_size=batch_size,
         num_workers=num_workers,
         skip_failures=skip_failures,
@@ -96,28 +102,36 @@ class ModelSource:
         preprocess: Mapping[str, Any] | None,
         device: str | None,
     ) -> None:
-        self._arguments = (model, pretrained, preprocess, device)
+        self.arguments = (model, pretrained, preprocess, device)
         self._model: ClipModel | None = None
 
     def __call__(self) -> ClipModel:
         if self._model is None:
             from .models import load_model
 
-            model, pretrained, preprocess, device = self._arguments
+            model, pretrained, preprocess, device = self.arguments
             logger.info("Loading model %s", model)
             self._model = load_model(model, pretrained, preprocess=preprocess, device=device)
         return self._model
 
 
 def embed_samples(
-    samples: SampleCollection, identity: str, source: ModelSource, **options: Any
+    samples: SampleCollection,
+    identity: str,
+    source: ModelSource,
+    ranks: Ranks | None = None,
+    **options: Any,
 ) -> tuple[EmbeddingReport, EmbeddingStore]:
     """Brings the store of this dataset and model up to date for ``samples``."""
     from .embed import embed_images
+    from .ranks import lead
 
     ids, filepaths = samples.values(["id", "filepath"])
     store = dataset_store(samples._root_dataset, identity)
-    report = embed_images(ids, filepaths, source, store, **options)
+    if ranks is not None:
+        report = lead(ranks, ids, filepaths, source, store, **options)
+    else:
+        report = embed_images(ids, filepaths, source, store, **options)
     if report.failures:
         first, reason = next(iter(report.failures.items()))
         logger.warning(

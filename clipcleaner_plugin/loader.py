@@ -217,9 +217,12 @@ def _forking() -> bool:
 
 
 def _cpus() -> int:
+    """The CPUs of this process; those of a machine are shared by the ranks that torchrun starts."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cpus = len(os.sched_getaffinity(0))
+    else:
+        cpus = os.cpu_count() or 1
+    return max(cpus // int(os.environ.get("LOCAL_WORLD_SIZE", 1)), 1)
 
 
 def _workers_in_shared_memory(batch_size: int, transform: Transform) -> int:

@@ -142,6 +142,12 @@ class EmbeddingStore:
             part = order[start : start + _READ_ROWS]
             out[targets[part]] = vectors[rows[part]]
 
+    def create(self, dim: int) -> None:
+        """Makes an empty store for vectors of length ``dim``, so that other processes see it."""
+        self._refresh()
+        if self._dim is None:
+            self._write_meta(dim)
+
     @contextmanager
     def writer(self) -> Iterator[StoreWriter]:
         """Opens a writer; its segment is made at the first batch: an unused one leaves nothing."""
@@ -289,9 +295,7 @@ class StoreWriter:
         segment.append(ids, stamps, vectors)
 
     def _open(self, dim: int) -> SegmentWriter:
-        self._store._refresh()
-        if self._store.dim is None:
-            self._store._write_meta(dim)
+        self._store.create(dim)
         self._segment = SegmentWriter(self._store.folder, self._store.dim or dim)
         return self._segment
 
