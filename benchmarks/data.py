@@ -45,7 +45,7 @@ def load_sets(folder: Path) -> list[FeatureSet]:
     Raises:
         DataMissingError: if a file is missing
     """
-    return [load_caltech(folder), *(_load_stand_in(folder, name) for name in ("dtd", "ucf101"))]
+    return [load_caltech(folder), *(load_stand_in(folder, name) for name in ("dtd", "ucf101"))]
 
 
 def load_caltech(folder: Path) -> FeatureSet:
@@ -70,7 +70,7 @@ def load_caltech(folder: Path) -> FeatureSet:
     return FeatureSet("caltech101", features, labels[known], texts["text_a"])
 
 
-def _load_stand_in(folder: Path, name: str) -> FeatureSet:
+def load_stand_in(folder: Path, name: str) -> FeatureSet:
     arrays = _load(folder / "features" / f"{name}.npz")
     features = normalize_rows(arrays["image_features"])
     return FeatureSet(name, features, arrays["label"].astype(np.int64), arrays["stand_in_text"])

@@ -6,14 +6,16 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 # The limit below holds for the whole process: two threads that set and reset it in turn could
 # leave it set for good. Reentrant, because a computation may be part of a larger one.
@@ -22,11 +24,17 @@ _LOCK = threading.RLock()
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Keeps numpy and scikit-learn to one thread per call, since more may round differently."""
+    """Keeps numpy, scikit-learn and torch to one thread per call: more may round differently."""
+    import torch
     from threadpoolctl import threadpool_limits
 
     with _LOCK, threadpool_limits(1):
-        yield
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)  # of this thread, and of those that it starts
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
 
 
 def run_side_by_side(jobs: Sequence[Callable[[], T]]) -> list[T]:
@@ -38,9 +46,38 @@ def run_side_by_side(jobs: Sequence[Callable[[], T]]) -> list[T]:
     Returns:
         their results, in order, the same on any number of cores
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with one_blas_thread(), ThreadPoolExecutor(max(1, min(len(jobs), cores or 1))) as pool:
-        return list(pool.map(lambda job: job(), jobs))
+    with one_blas_thread():
+        return list(in_order(lambda job: job(), jobs))
+
+
+def in_order(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
+    """Applies a function to items on all cores; call it within :func:`one_blas_thread`.
+
+    Results come in the order of the items, so that what is summed up from them has the same bits on
+    any number of cores. Few of them wait at a time, however many items there are.
+
+    Args:
+        work: releases the interpreter's lock, as numpy and torch do
+        items: one at a time are drawn, a few ahead
+
+    Yields:
+        ``work(item)``
+    """
+    with ThreadPoolExecutor(cores := _cores()) as pool:
+        waiting: deque[Future[T]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * cores:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _cores() -> int:
+    """Number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager
