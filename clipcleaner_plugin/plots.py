@@ -74,6 +74,7 @@ def confusion_figure(confusions: Sequence[tuple[str, str, int]]) -> Any:
             colorscale=[[0, "rgba(224, 72, 62, 0.15)"], [1, "rgb(224, 72, 62)"]],
             xgap=1,
             ygap=1,
+            colorbar={"thickness": 12, "outlinewidth": 0},
             hovertemplate="%{z:,} × given %{y}, suggested %{x}<extra></extra>",
         )
     )
@@ -97,43 +98,35 @@ def class_figure(classes: Mapping[str, ClassStatistics]) -> Any:
     names = sorted(classes, key=noisiest)[:MAX_CLASSES]
     shown = [classes[name] for name in names]
     figure = go.Figure()
-    for row, title, color, values, text in (
-        (1, "mislabeled", COLORS["mislabeled"], [c.mislabeled / c.count for c in shown], ".1%"),
-        (2, "words agree", "#4c8dd6", [_or_none(c.words) for c in shown], ".0%"),
-        (3, "samples", COLORS[REVIEWED], [c.count for c in shown], ","),
-    ):
+    columns: tuple[tuple[str, str, list[Any], str], ...] = (
+        ("mislabeled", COLORS["mislabeled"], [c.mislabeled / c.count for c in shown], ".1%"),
+        ("words agree", "#4c8dd6", [_or_none(c.words) for c in shown], ".0%"),
+        ("samples", COLORS[REVIEWED], [c.count for c in shown], ","),
+    )
+    for i, (title, color, values, text) in enumerate(columns):
         figure.add_bar(
             x=values,
             y=names,
             orientation="h",
             name=title,
             marker={"color": color},
-            xaxis=f"x{row}",
+            xaxis=f"x{i + 1}",
             texttemplate="%{x:" + text + "}",
+            insidetextfont={"color": "white"},
             hovertemplate="%{y}: %{x:" + text + "} " + title + "<extra></extra>",
         )
-    figure.update_layout(
-        xaxis={
-            "domain": [0, 0.31],
-            "title": "mislabeled",
-            "tickformat": ".0%",
-            "rangemode": "tozero",
-        },
-        xaxis2={
-            "domain": [0.345, 0.655],
-            "title": "words agree",
-            "tickformat": ".0%",
-            "range": [0, 1],
-        },
-        xaxis3={"domain": [0.69, 1], "title": "samples", "rangemode": "tozero"},
-        yaxis={
-            "type": "category",
-            "autorange": "reversed",
-            "title": "given label",
-            "automargin": True,
-        },
-        showlegend=False,
-    )
+        axis = {
+            "domain": [0.345 * i, 0.345 * i + 0.31],
+            "title": {"text": title, "standoff": 4, "font": {"size": 14}},
+            "side": "top",
+            "showticklabels": False,
+            "showgrid": False,
+            "zeroline": False,
+            "range": [0, 1 if title == "words agree" else max(values)],
+        }
+        figure.update_layout({f"xaxis{i + 1}": axis})
+    figure.update_yaxes(type="category", autorange="reversed", showgrid=False, automargin=True)
+    figure.update_layout(showlegend=False, bargap=0.15)
     more = f" (the {MAX_CLASSES} with the largest share)" if len(classes) > MAX_CLASSES else ""
     return figure.update_layout(title=f"By given label{more}")
 

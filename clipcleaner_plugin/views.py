@@ -6,6 +6,8 @@ So it holds at any size, and follows every later change of verdicts, labels and 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
+from operator import and_
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
@@ -104,10 +106,7 @@ def run_view(
     if scores is not None:
         score, (low, high) = F(field_name(config.prefix, "score")), scores
         conditions += [score >= low, score <= high if high >= 1 else score < high]
-    view = dataset.view()
-    for condition in conditions:
-        view = view.match(condition)
-    return view.sort_by(order)
+    return dataset.match(reduce(and_, conditions)).sort_by(order)
 
 
 def _conditions(

@@ -1,4 +1,4 @@
-"""The operators of the FiftyOne App: forms in, library calls, views out. No method code."""
+"""Operators and panel of the FiftyOne App: forms in, library calls, views out. No method code."""
 
 from __future__ import annotations
 
@@ -10,22 +10,48 @@ from .delete_run import DeleteRun
 from .export_cleaned import ExportCleaned
 from .get_run_info import GetRunInfo
 from .load_view import LoadView
+from .open_panel import OpenPanel
+from .panel import CLIPCleanerPanel
 from .rename_run import RenameRun
+from .review_actions import (
+    AcceptInModal,
+    AcceptSuggestions,
+    ConfirmInModal,
+    ConfirmLabels,
+    Drop,
+    DropInModal,
+)
+from .review_report import GetReviewReport
+from .start_review import StartReview
 from .train_on_cleaned import TrainOnCleaned
+from .undo_review import UndoReview
+from .update_selection import UpdateSelection
 
 OPERATORS = (
     ComputeEmbeddings,
     ApplyCLIPCleaner,
     LoadView,
+    OpenPanel,
+    UpdateSelection,
+    AcceptSuggestions,
+    ConfirmLabels,
+    Drop,
+    AcceptInModal,
+    ConfirmInModal,
+    DropInModal,
+    UndoReview,
+    StartReview,
+    GetReviewReport,
     ExportCleaned,
     TrainOnCleaned,
     GetRunInfo,
     RenameRun,
     DeleteRun,
 )
+PANELS = (CLIPCleanerPanel,)
 
 
 def register(plugin: Any) -> None:
-    """Registers all operators with a ``fiftyone.plugins.context.PluginContext``."""
-    for operator in OPERATORS:
+    """Registers all of them with a ``fiftyone.plugins.context.PluginContext``."""
+    for operator in (*OPERATORS, *PANELS):
         plugin.register(operator)

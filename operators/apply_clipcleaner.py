@@ -19,9 +19,10 @@ from .forms import (
     key_problem,
 )
 from .method_form import input_advanced
+from .open_panel import beside_grid
 from .options import delegate_call, embeddings_options, library_options
 from .running import Report, guarded, run_delegated, stream
-from .showing import show_verdict
+from .showing import show_samples
 
 ICON = "/assets/clipcleaner.svg"
 DEFAULT_KEY = "clipcleaner"
@@ -72,15 +73,19 @@ class ApplyCLIPCleaner(foo.Operator):
     def _steps(self, ctx: foo.executor.ExecutionContext) -> Iterator[Any]:
         result = yield from stream(ctx, lambda report: _apply(ctx, report))
         yield ctx.ops.reload_dataset()
+        yield beside_grid(ctx)
         if result["counts"]["mislabeled"]:
-            yield from show_verdict(ctx, result["key"], "mislabeled")
+            yield from show_samples(ctx, result["key"], "mislabeled")
         yield ctx.ops.set_progress(label="Done", progress=1)
         yield ctx.ops.notify(result["headline"], variant="success")
+        for warning in result["warnings"]:
+            yield ctx.ops.notify(warning, variant="warning")
 
     def resolve_output(self, ctx: foo.executor.ExecutionContext) -> types.Property:
         outputs = types.Object()
         outputs.str("key", label="Key")
         outputs.str("headline", label="Result")
+        outputs.list("warnings", types.String(), label="Warnings")
         return types.Property(outputs, view=types.View(label="CLIPCleaner"))
 
     def __call__(
@@ -119,7 +124,12 @@ def _apply(ctx: foo.executor.ExecutionContext, report: Report) -> dict[str, Any]
 
     options = {**library_options(ctx), **embeddings_options(ctx.params)}
     results = apply_clipcleaner(ctx.target_view(), progress=report, **options)
-    return {"key": results.key, "headline": results.headline(), "counts": results.counts()}
+    return {
+        "key": results.key,
+        "headline": results.headline(),
+        "counts": results.counts(),
+        "warnings": results.record["warnings"],
+    }
 
 
 def _input_key(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> None:

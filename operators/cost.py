@@ -9,8 +9,10 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
+from clipcleaner_plugin.model_names import TINY_CLIP
+
 from .forms import block
-from .options import COMPUTE, in_force, library_options
+from .options import COMPUTE, in_force, library_options, needs_tag
 
 # Beyond this, comparing ids with the store takes longer than one waits for a form
 _COUNTED = 20_000
@@ -44,8 +46,8 @@ def input_cost(
 
 def _names_itself(options: dict[str, Any]) -> bool:
     """Whether the identity is known without reading large files or asking the network."""
-    named = f"{options['model']} {options['pretrained'] or ''}"
-    return os.sep not in named and not named.startswith("hf-hub:")
+    model, weights = options["model"], options["pretrained"]
+    return model == TINY_CLIP or (needs_tag(model) and os.sep not in (weights or ""))
 
 
 def _missing(samples: SampleCollection, options: dict[str, Any]) -> int:

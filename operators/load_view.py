@@ -1,4 +1,4 @@
-"""Shows the samples of one verdict."""
+"""Shows samples of a run: of one verdict, class or pair of labels, or those worth a look."""
 
 from __future__ import annotations
 
@@ -9,28 +9,21 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
-from .forms import input_run
-from .showing import ALL, run_view, show_verdict, verdict_counts
+from .forms import block, input_run, suggestions
+from .showing import ALL, run_view, show_samples
 
 ICON = "/assets/verdicts.svg"
-CHOICES = {
-    "mislabeled": ("Mislabeled", "Labels that are probably wrong, most suspicious first"),
-    "uncertain": ("Uncertain", "Neither clearly right nor clearly wrong"),
-    "clean": ("Clean", "Labels that words and looks both support"),
-    "unscorable": ("Unscorable", "No label, no readable image, or nothing to compare with"),
-    ALL: ("All", "Every sample of the run, most suspicious first"),
-}
 
 
 class LoadView(foo.Operator):
-    """Loads the samples of a run that have one verdict into the App."""
+    """Loads samples of a run into the App."""
 
     @property
     def config(self) -> foo.OperatorConfig:
         return foo.OperatorConfig(
             name="load_view",
             label="Load CLIPCleaner view",
-            description="Show the samples that a run found mislabeled, uncertain or clean",
+            description="Show samples of a run by verdict, class, or pair of labels",
             icon=ICON,
             dynamic=True,
             risk_level="low",
@@ -46,41 +39,65 @@ class LoadView(foo.Operator):
         inputs = types.Object()
         key = input_run(ctx, inputs)
         if key is not None:
-            _input_verdict(inputs, verdict_counts(ctx.dataset, key))
+            _input_choice(ctx, inputs, key)
         view = types.PromptView(label="Load CLIPCleaner view", submit_button_label="Load")
         return types.Property(inputs, view=view)
 
     def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
-        key, verdict = ctx.params["key"], ctx.params.get("verdict") or "mislabeled"
-        show_verdict(ctx, key, verdict)
-        return {"key": key, "verdict": verdict}
+        key, kind = ctx.params["key"], ctx.params.get("kind") or "mislabeled"
+        labels = {name: ctx.params.get(name) or None for name in ("given", "suggested")}
+        show_samples(ctx, key, kind, **labels)
+        return {"key": key, "kind": kind, **labels}
 
     def __call__(
         self,
         sample_collection: SampleCollection,
         key: str = "clipcleaner",
-        verdict: str = "mislabeled",
+        kind: str = "mislabeled",
+        given: str | None = None,
+        suggested: str | None = None,
     ) -> fo.DatasetView:
         """Returns the view that the App would show.
 
         Args:
             sample_collection: the dataset, or a view of it
             key ("clipcleaner"): the run
-            verdict ("mislabeled"): mislabeled, clean, uncertain, unscorable or all
+            kind ("mislabeled"): a kind of view, as in ``CLIPCleanerResults.view``, or "all"
+            given (None): the given label
+            suggested (None): the suggested label
         """
-        return run_view(sample_collection, key, verdict)
+        return run_view(sample_collection, key, kind, given=given, suggested=suggested)
 
 
-def _input_verdict(inputs: types.Object, counts: dict[str, int]) -> None:
+def _input_choice(ctx: foo.executor.ExecutionContext, inputs: types.Object, key: str) -> None:
+    from clipcleaner_plugin.runs import load_results
+    from clipcleaner_plugin.statistics import view_counts
+    from clipcleaner_plugin.views import kinds_of
+
+    try:
+        results = load_results(ctx.dataset, key)
+    except ValueError as error:
+        block(inputs, "This run cannot be shown", str(error))
+        return
+    counts = view_counts(results)
     view = types.RadioGroup()
-    for verdict, (label, description) in CHOICES.items():
-        n = sum(counts.values()) if verdict == ALL else counts.get(verdict, 0)
-        view.add_choice(verdict, label=f"{label} ({n:,})", description=description)
+    for name, kind in kinds_of(ctx.dataset, results.config).items():
+        label = f"{kind.label} ({counts[name]:,})" if name in counts else kind.label
+        view.add_choice(name, label=label, description=kind.description)
+    total = sum(results.counts().values())
+    view.add_choice(ALL, label=f"All ({total:,})", description="Every sample of the run")
     inputs.enum(
-        "verdict",
-        list(CHOICES),
+        "kind",
+        view.values(),
         default="mislabeled",
         required=True,
         label="Samples to show",
         view=view,
     )
+    for name, label in (("given", "Given label"), ("suggested", "Suggested label")):
+        inputs.str(
+            name,
+            label=f"{label} (any)",
+            description="Only samples with this label",
+            view=suggestions(results.record["classes"]),
+        )

@@ -16,6 +16,8 @@ from clipcleaner_plugin.model_names import TINY_CLIP
 
 DEFAULT_MODEL = "ViT-B-32"
 DEFAULT_TAG = "openai"
+_CHECKPOINTS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+_WHOLE_MODELS = ("hf-hub:", "local-dir:")
 
 # The choice of "embeddings" that is neither a field nor a brain key; no field can have this name
 COMPUTE = "<compute>"
@@ -28,9 +30,16 @@ _PASSED_ON = (
 
 
 def needs_tag(model: str) -> bool:
-    """Returns whether weights must be named beside the model: it is an architecture's name."""
-    is_file = os.sep in model or model.endswith((".pt", ".pth", ".safetensors"))
-    return model != TINY_CLIP and not model.startswith("hf-hub:") and not is_file
+    """Returns whether weights must be named beside the model: it is an architecture's name.
+
+    Names with a slash, such as "ViT-B/32", are names too; "./model.pt" is a file.
+    """
+    is_file = (
+        model.startswith((".", "~", os.sep))
+        or model.endswith(_CHECKPOINTS)
+        or (os.sep in model and os.path.exists(model))
+    )
+    return model != TINY_CLIP and not model.startswith(_WHOLE_MODELS) and not is_file
 
 
 def library_options(ctx: foo.executor.ExecutionContext) -> dict[str, Any]:

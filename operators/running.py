@@ -92,19 +92,44 @@ class _StageHandler(logging.Handler):
             self._changed()
 
 
+class _Audible:
+    """Lets the library's INFO lines through while any run listens, and then no longer."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._listeners = 0
+        self._level = logging.NOTSET
+
+    def add(self, handler: logging.Handler) -> None:
+        library = logging.getLogger(LIBRARY_LOGGER)
+        with self._lock:
+            if self._listeners == 0:
+                self._level = library.level
+                if library.getEffectiveLevel() > logging.INFO:
+                    library.setLevel(logging.INFO)
+            self._listeners += 1
+            library.addHandler(handler)
+
+    def remove(self, handler: logging.Handler) -> None:
+        library = logging.getLogger(LIBRARY_LOGGER)
+        with self._lock:
+            library.removeHandler(handler)
+            self._listeners -= 1
+            if self._listeners == 0:
+                library.setLevel(self._level)
+
+
+_audible = _Audible()
+
+
 @contextmanager
 def _stages(progress: Progress, changed: Callable[[], None] = lambda: None) -> Iterator[None]:
-    library = logging.getLogger(LIBRARY_LOGGER)
     handler = _StageHandler(progress, changed)
-    level = library.level
-    if library.getEffectiveLevel() > logging.INFO:
-        library.setLevel(logging.INFO)
-    library.addHandler(handler)
+    _audible.add(handler)
     try:
         yield
     finally:
-        library.removeHandler(handler)
-        library.setLevel(level)
+        _audible.remove(handler)
 
 
 def stream(ctx: foo.executor.ExecutionContext, work: Work[T]) -> Generator[Any, None, T]:

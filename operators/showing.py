@@ -1,4 +1,4 @@
-"""What the App shows of a run: the samples of a verdict with their labels, and counts in words."""
+"""What the App shows of a run: samples in the grid with the labels that explain them."""
 
 from __future__ import annotations
 
@@ -8,33 +8,41 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.core.collections import SampleCollection
 
-VERDICTS = ("mislabeled", "uncertain", "clean", "unscorable")
 ALL = "all"
 
 
-def run_view(samples: SampleCollection, key: str, verdict: str) -> fo.DatasetView:
-    """Returns the samples of a run that have one verdict, most suspicious first.
+def run_view(
+    samples: SampleCollection, key: str, kind: str | None, **choice: Any
+) -> fo.DatasetView:
+    """Returns samples of a run, most suspicious first.
 
     Args:
         samples: the dataset, or a view of it
         key: the run
-        verdict: mislabeled, clean, uncertain, unscorable or "all"
+        kind: a kind of view, "all" or None
+        **choice: as in ``CLIPCleanerResults.view``
 
     Raises:
-        ValueError: if there is no such run, it did not finish, or the verdict is unknown
+        ValueError: if there is no such run, it did not finish, or it has no such view
     """
     from clipcleaner_plugin.runs import load_results
 
-    return load_results(samples, key).view(None if verdict == ALL else verdict)
+    return load_results(samples, key).view(None if kind == ALL else kind, **choice)
 
 
-def show_verdict(ctx: foo.executor.ExecutionContext, key: str, verdict: str) -> list[Any]:
-    """Makes the messages that load a verdict's samples and switch on the fields that explain it.
+def show_samples(
+    ctx: foo.executor.ExecutionContext, key: str, kind: str | None, **choice: Any
+) -> list[Any]:
+    """Makes the messages that load samples of a run and switch on the fields that explain them.
+
+    Args:
+        ctx: the execution context
+        key, kind, **choice: as in :func:`run_view`
 
     Returns:
         messages for the App; a generator operator yields them, another one need not
     """
-    view = run_view(ctx.dataset, key, verdict)
+    view = run_view(ctx.dataset, key, kind, **choice)
     # Not by the name of the saved view: the App knows only those that were there when it was opened
     return [ctx.ops.set_view(view=view), ctx.ops.set_active_fields(explaining_fields(ctx, key))]
 
@@ -55,4 +63,5 @@ def verdict_counts(dataset: fo.Dataset, key: str) -> dict[str, int]:
     if not dataset.has_sample_field(field):
         return {}
     counts = dataset.count_values(field)
-    return {verdict: counts[verdict] for verdict in VERDICTS if verdict in counts}
+    order = ("mislabeled", "uncertain", "clean", "unscorable")
+    return {verdict: counts[verdict] for verdict in order if verdict in counts}

@@ -26,11 +26,8 @@ from clipcleaner_plugin import __version__
 from clipcleaner_plugin import install as installing
 from clipcleaner_plugin.install import PLUGIN_NAME, InstallError, find_plugin, install, uninstall
 
-OPERATORS = {
-    *("compute_embeddings", "apply_clipcleaner", "load_view"),
-    *("export_cleaned", "train_on_cleaned"),
-    *("get_run_info", "rename_run", "delete_run"),
-}
+_MANIFEST = yaml.safe_load((Path(__file__).parents[1] / "fiftyone.yml").read_text())
+OPERATORS = {*_MANIFEST["operators"], *_MANIFEST["panels"]}
 PROBE = """
 import json
 import fiftyone.operators as foo

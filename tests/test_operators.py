@@ -23,7 +23,8 @@ from operators_at_work import form, module, requests, uri
 import clipcleaner_plugin as cc
 
 NAMES = [
-    "compute_embeddings", "apply_clipcleaner", "load_view", "export_cleaned", "train_on_cleaned",
+    "compute_embeddings", "apply_clipcleaner", "load_view", "open_panel", "update_selection",
+    "export_cleaned", "train_on_cleaned",
     "get_run_info", "rename_run", "delete_run",
 ]  # fmt: skip
 N = 120
@@ -73,9 +74,9 @@ def test_all_operators_load_as_the_manifest_says(repo_root: Path) -> None:
     registry = foo.OperatorRegistry()
     assert registry.list_errors() == []
     ours = {op.uri: op for op in registry.list_operators(builtin=False)}
-    assert list(ours) == [uri(name) for name in NAMES]
+    assert list(ours) == [uri(name) for name in [*NAMES, "clipcleaner"]]
     manifest = yaml.safe_load((repo_root / "fiftyone.yml").read_text())
-    assert manifest["operators"] == NAMES
+    assert manifest["operators"] == NAMES and manifest["panels"] == ["clipcleaner"]
     assert manifest["version"] == cc.__version__
     icons = {op.config.icon for op in ours.values() if op.config.icon.startswith("/")}
     assert icons and all((repo_root / icon.lstrip("/")).is_file() for icon in icons)
@@ -89,7 +90,7 @@ def test_a_registry_is_rebuilt_without_loading_anything_heavy(repo_root: Path) -
         import fiftyone.operators as foo
         ours = lambda: {{type(o) for o in foo.OperatorRegistry().list_operators(builtin=False)}}
         first = ours()
-        assert len(first) == {len(NAMES)} and ours() == first, "classes were made again"
+        assert len(first) == {len(NAMES) + 1} and ours() == first, "classes were made again"
         heavy = {{"torch", "open_clip", "torchvision"}} & set(sys.modules)
         assert not heavy, heavy
     """
@@ -98,7 +99,7 @@ def test_a_registry_is_rebuilt_without_loading_anything_heavy(repo_root: Path) -
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["apply_clipcleaner", "load_view"])
+@pytest.mark.parametrize("name", ["apply_clipcleaner", "load_view", "open_panel"])
 def test_buttons_above_the_grid(digits: fo.Dataset, name: str) -> None:
     placement = foo.get_operator(uri(name)).resolve_placement(None).to_json()
     assert placement["place"] == "samples-grid-secondary-actions"
@@ -203,13 +204,13 @@ def test_apply_finds_the_planted_errors_and_shows_them(digits: fo.Dataset) -> No
 
     after = [call for call in sent if call[0] != "set_progress"]
     assert [name for name, _ in after] == [
-        "reload_dataset", "set_view", "set_active_fields", "notify",
+        "reload_dataset", "open_panel", "set_view", "set_active_fields", "notify",
     ]  # fmt: skip
-    assert shown(digits, after[1][1]).values("id") == digits.load_saved_view(
+    assert shown(digits, after[2][1]).values("id") == digits.load_saved_view(
         "run: mislabeled"
     ).values("id")
-    assert after[2][1] == {"fields": ["ground_truth", "run_suggestion", "run_score"]}
-    message = after[3][1]
+    assert after[3][1] == {"fields": ["ground_truth", "run_suggestion", "run_score"]}
+    message = after[4][1]
     assert message["variant"] == "success"
     assert f"{len(found)} of {N}" in message["message"] and "noise rate" in message["message"]
     progress = [params for name, params in sent if name == "set_progress"]
@@ -219,8 +220,13 @@ def test_apply_finds_the_planted_errors_and_shows_them(digits: fo.Dataset) -> No
 def test_a_run_that_finds_nothing_leaves_the_view_alone(digits: fo.Dataset) -> None:
     params = {**PIXELS, "label_field": "trusted", "key": "run", "embeddings": "perfect"}
     digits.set_values("perfect", _one_hot(digits.values("trusted.label")))
-    sent = dict(requests(execute("apply_clipcleaner", digits, params)))
-    assert "set_view" not in sent and f"0 of {N}" in sent["notify"]["message"]
+    sent = requests(execute("apply_clipcleaner", digits, params))
+    assert "set_view" not in [name for name, _ in sent]
+    (result, *warnings) = [params for name, params in sent if name == "notify"]
+    assert result["variant"] == "success" and f"0 of {N}" in result["message"]
+    said = [(warning["variant"], warning["message"]) for warning in warnings]
+    assert said == [("warning", w) for w in cc.load_results(digits, "run").record["warnings"]]
+    assert "only one different image" in said[0][1], "ten different vectors, one a class"
 
 
 def _one_hot(labels: list[str]) -> list[np.ndarray]:
@@ -302,29 +308,41 @@ def test_every_verdict_can_be_loaded(digits: fo.Dataset) -> None:
     digits[:3].clear_sample_field("ground_truth")
     apply(digits)
     results = cc.load_results(digits, "run")
-    choices = form("load_view", digits)["verdict"]["view"]["choices"]
+    choices = form("load_view", digits)["kind"]["view"]["choices"]
     n = results.counts()
     assert [choice["label"] for choice in choices] == [
         f"Mislabeled ({n['mislabeled']})", f"Uncertain ({n['uncertain']})",
-        f"Clean ({n['clean']})", "Unscorable (3)", f"All ({N})",
+        f"Clean ({n['clean']})", "Unscorable (3)", "Near the threshold", "Least certain",
+        f"All ({N})",
     ]  # fmt: skip
-    for verdict in ("mislabeled", "uncertain", "clean", "unscorable", "all"):
-        sent = requests(execute("load_view", digits, {"key": "run", "verdict": verdict}))
+    for kind in [choice["value"] for choice in choices]:
+        sent = requests(execute("load_view", digits, {"key": "run", "kind": kind}))
         assert [name for name, _ in sent] == ["set_view", "set_active_fields"]
-        expected = results.view(None if verdict == "all" else verdict).values("id")
-        called = foo.get_operator(uri("load_view"))(digits, "run", verdict)
+        expected = results.view(None if kind == "all" else kind).values("id")
+        called = foo.get_operator(uri("load_view"))(digits, "run", kind)
         assert shown(digits, sent[0][1]).values("id") == called.values("id") == expected
 
 
+def test_one_pair_of_labels_can_be_loaded(digits: fo.Dataset) -> None:
+    apply(digits)
+    given, suggested, n = cc.load_results(digits, "run").confusions()[0]
+    params = {"key": "run", "kind": "mislabeled", "given": given, "suggested": suggested}
+    sent = requests(execute("load_view", digits, params))
+    found = shown(digits, sent[0][1])
+    assert len(found) == n
+    assert set(found.values("ground_truth.label")) == {given}
+    assert set(found.values("run_suggestion.label")) == {suggested}
+
+
 def test_operators_on_runs_say_that_there_is_none(digits: fo.Dataset) -> None:
-    for name in ("load_view", "get_run_info", "rename_run", "delete_run"):
+    for name in ("load_view", "update_selection", "get_run_info", "rename_run", "delete_run"):
         assert "no CLIPCleaner runs" in form(name, digits)["blocked"]["view"]["label"]
     with pytest.raises(ExecutionError, match="no CLIPCleaner runs"):
         execute("delete_run", digits, {"key": "run"})
     apply(digits)
     with pytest.raises(ExecutionError, match="key"):
         execute("load_view", digits, {"key": "other"})
-    with pytest.raises(ValueError, match="unknown verdict"):
+    with pytest.raises(ValueError, match="no view 'wrong'"):
         foo.get_operator(uri("load_view"))(digits, "run", "wrong")
 
 

@@ -1,0 +1,236 @@
+"""Decides about samples: accepts suggestions, confirms labels, drops samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fiftyone.operators as foo
+import fiftyone.operators.types as types
+from fiftyone.core.collections import SampleCollection
+
+from .forms import block, input_run, invalidate, suggestions
+from .review_form import as_json, review_target, reviewer, show_done, show_preview, show_target
+
+
+class _Decide(foo.Operator):
+    """What the three actions share; not an operator itself."""
+
+    name: str
+    label: str
+    description: str
+    icon: str
+    submit: str
+    would: str
+    done: str
+    place = types.Places.SAMPLES_GRID_SECONDARY_ACTIONS
+
+    @property
+    def config(self) -> foo.OperatorConfig:
+        in_modal = self.place == types.Places.SAMPLES_VIEWER_ACTIONS
+        return foo.OperatorConfig(
+            name=f"{self.name}_in_modal" if in_modal else self.name,
+            label=self.label,
+            description=self.description,
+            icon=self.icon,
+            dynamic=True,
+            unlisted=in_modal,
+            risk_level="medium",
+        )
+
+    def resolve_placement(self, ctx: foo.executor.ExecutionContext) -> types.Placement | None:
+        from clipcleaner_plugin.runs import list_runs
+
+        if ctx.dataset is None or not list_runs(ctx.dataset):
+            return None  # nothing to review yet
+        return types.Placement(
+            self.place, types.Button(label=self.label, icon=self.icon, prompt=True)
+        )
+
+    def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
+        inputs = types.Object()
+        key = input_run(ctx, inputs)
+        if key is not None:
+            self._input_decision(ctx, inputs, key)
+        view = types.PromptView(label=self.label, submit_button_label=self.submit)
+        return types.Property(inputs, view=view)
+
+    def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
+        target = review_target(ctx)
+        options = {**self._options(ctx, target.chosen), "overwrite": target.chosen}
+        report = self(target.samples, ctx.params["key"], who=reviewer(ctx), **options)
+        count = "1 sample" if report.count == 1 else f"{report.count:,} samples"
+        show_done(ctx, report, f"{count} {self.done}")
+        return as_json(report)
+
+    def _input_decision(
+        self, ctx: foo.executor.ExecutionContext, inputs: types.Object, key: str
+    ) -> None:
+        from clipcleaner_plugin.review import preview_review
+
+        if ctx.view._is_generated:
+            block(
+                inputs, "Objects cannot be reviewed", "Leave the view of patches, clips or frames"
+            )
+            return
+        target = review_target(ctx)
+        show_target(inputs, target)
+        label = self._input_options(ctx, inputs, key, target.chosen)
+        options = {**self._options(ctx, target.chosen), "overwrite": target.chosen}
+        try:
+            report = preview_review(target.samples, self.name, key, **options)
+        except ValueError as error:
+            if label is None:
+                block(inputs, "This run cannot be reviewed", str(error))
+            else:
+                invalidate(label, str(error))
+            return
+        show_preview(inputs, report, self.would)
+
+    def _input_options(
+        self, ctx: foo.executor.ExecutionContext, inputs: types.Object, key: str, chosen: bool
+    ) -> types.Property | None:
+        """Adds what only one action has; returns the input that may hold a bad value."""
+        return None
+
+    def _options(self, ctx: foo.executor.ExecutionContext, chosen: bool) -> dict[str, Any]:
+        return {}
+
+
+class AcceptSuggestions(_Decide):
+    """Replaces labels by the suggested ones, or by one that the user chooses."""
+
+    name = "accept_suggestions"
+    label = "Accept suggested labels"
+    description = "Replace labels by what CLIPCleaner suggests, or by a label that you choose"
+    icon = "/assets/accept.svg"
+    submit = "Relabel"
+    would = "will get a new label"
+    done = 'relabeled. "Undo CLIPCleaner review" takes it back'
+
+    def _input_options(
+        self, ctx: foo.executor.ExecutionContext, inputs: types.Object, key: str, chosen: bool
+    ) -> types.Property | None:
+        from clipcleaner_plugin.runs import load_results
+
+        try:
+            classes = load_results(ctx.dataset, key).record["classes"]
+        except ValueError:
+            return None  # the preview says so
+        prop = inputs.str(
+            "label",
+            label="New label",
+            description="Empty = what the run suggests for each sample",
+            view=suggestions(classes),
+        )
+        if not chosen and not ctx.params.get("label"):
+            inputs.float(
+                "min_confidence",
+                default=0.0,
+                min=0.0,
+                max=1.0,
+                label="Least confidence of a suggestion",
+                view=types.SliderView(min=0, max=1, step=0.01),
+            )
+        return prop if ctx.params.get("label") else None
+
+    def _options(self, ctx: foo.executor.ExecutionContext, chosen: bool) -> dict[str, Any]:
+        label = ctx.params.get("label")
+        if label:
+            return {"label": label}
+        return {} if chosen else {"min_confidence": ctx.params.get("min_confidence") or None}
+
+    def __call__(
+        self, sample_collection: SampleCollection, key: str = "clipcleaner", **options: Any
+    ) -> Any:
+        """Replaces labels.
+
+        Args:
+            sample_collection: a dataset or view
+            key ("clipcleaner"): the run
+            **options: as in :func:`clipcleaner_plugin.accept_suggestions`
+
+        Returns:
+            a ``ReviewReport``
+        """
+        from clipcleaner_plugin.review import accept_suggestions
+
+        return accept_suggestions(sample_collection, key, **options)
+
+
+class ConfirmLabels(_Decide):
+    """Records that labels are right."""
+
+    name = "confirm_labels"
+    label = "Confirm labels"
+    description = "The labels are right: CLIPCleaner never flags them again"
+    icon = "/assets/confirm.svg"
+    submit = "Confirm"
+    would = "will keep their label for good"
+    done = 'confirmed. "Undo CLIPCleaner review" takes it back'
+
+    def __call__(
+        self, sample_collection: SampleCollection, key: str = "clipcleaner", **options: Any
+    ) -> Any:
+        """Confirms labels.
+
+        Args:
+            sample_collection: a dataset or view
+            key ("clipcleaner"): the run
+            **options: as in :func:`clipcleaner_plugin.confirm_labels`
+
+        Returns:
+            a ``ReviewReport``
+        """
+        from clipcleaner_plugin.review import confirm_labels
+
+        return confirm_labels(sample_collection, key, **options)
+
+
+class Drop(_Decide):
+    """Marks samples for exclusion."""
+
+    name = "drop"
+    label = "Drop from training"
+    description = "Mark samples for exclusion from later runs and exports; nothing is deleted"
+    icon = "/assets/drop.svg"
+    submit = "Drop"
+    would = "will be left out of later runs and exports"
+    done = 'dropped. "Undo CLIPCleaner review" takes it back'
+
+    def __call__(
+        self, sample_collection: SampleCollection, key: str = "clipcleaner", **options: Any
+    ) -> Any:
+        """Drops samples.
+
+        Args:
+            sample_collection: a dataset or view
+            key ("clipcleaner"): the run
+            **options: as in :func:`clipcleaner_plugin.drop`
+
+        Returns:
+            a ``ReviewReport``
+        """
+        from clipcleaner_plugin.review import drop
+
+        return drop(sample_collection, key, **options)
+
+
+# FiftyOne gives an operator one place. The same three for the sample that is open:
+
+
+class AcceptInModal(AcceptSuggestions):
+    """Replaces the label of the sample that is open."""
+
+    place = types.Places.SAMPLES_VIEWER_ACTIONS
+
+
+class ConfirmInModal(ConfirmLabels):
+    """Confirms the label of the sample that is open."""
+
+    place = types.Places.SAMPLES_VIEWER_ACTIONS
+
+
+class DropInModal(Drop):
+    """Drops the sample that is open."""
+
+    place = types.Places.SAMPLES_VIEWER_ACTIONS
