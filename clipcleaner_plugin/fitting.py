@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def one_blas_thread() -> Iterator[None]:
 
     with _LOCK, threadpool_limits(1):
         before = torch.get_num_threads()
-        torch.set_num_threads(1)  # of this thread, and of those that it starts
+        torch.set_num_threads(1)
         try:
             yield
         finally:
@@ -63,7 +64,11 @@ def in_order(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
     Yields:
         ``work(item)``
     """
-    with ThreadPoolExecutor(cores := _cores()) as pool:
+    import torch
+
+    # A new thread's first product of matrices would be made by as many threads as there are cores
+    one_thread = partial(torch.set_num_threads, 1)
+    with ThreadPoolExecutor(cores := _cores(), initializer=one_thread) as pool:
         waiting: deque[Future[T]] = deque()
         for item in items:
             waiting.append(pool.submit(work, item))
