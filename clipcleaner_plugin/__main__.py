@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_install(command("install", "put the plugin where the FiftyOne App finds it"))
     _add_uninstall(command("uninstall", "take the plugin out of FiftyOne's plugins folder"))
     _add_doctor(command("doctor", "say what is wrong with this installation, and what to do"))
+    _add_prune(
+        command("prune", "list the embeddings stored here, and delete what is unused")
+    )
     _add_embed(command("embed", "compute and keep the embeddings of a dataset"))
     _add_score(command("score", "find the wrong labels of a dataset"))
     _add_export(command("export", "export what a run has cleaned, to train on"))
@@ -104,6 +107,14 @@ def _add_doctor(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default=argparse.SUPPRESS, help=text)
     parser.add_argument("--pretrained", default="openai", help="tag or file of its weights")
     parser.set_defaults(run=_doctor)
+
+
+def _add_prune(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--delete", action="store_true", help="delete those of datasets that are gone")
+    text = "with --delete, also those that no run or field of their dataset was made with"
+    add("--unused", action="store_true", help=text)
+    parser.set_defaults(run=_prune)
 
 
 def _add_embed(parser: argparse.ArgumentParser) -> None:
@@ -223,6 +234,20 @@ def _doctor(args: argparse.Namespace) -> int:
     if failed:
         print(f"{failed} to mend", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _prune(args: argparse.Namespace) -> int:
+    from .stores import Use, list_stores, prune
+
+    stores = list_stores()
+    uses: list[Use] = ["orphan", "unused"] if args.unused else ["orphan"]
+    deleted = prune(stores, uses) if args.delete else []
+    for info in stores:
+        print(f"{info}{', deleted' if info in deleted else ''}")
+    if not args.delete and any(info.use != "used" for info in stores):
+        print("orphan: its dataset is not in this database; --delete removes it, unless it is of")
+        print("another database that keeps its embeddings here too: then leave it")
+    return 0
 
 
 def _embed(args: argparse.Namespace) -> int:

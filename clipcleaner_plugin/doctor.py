@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from packaging.version import Version
+
+if TYPE_CHECKING:
+    from .stores import StoreInfo
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +84,7 @@ def examine(model: str | None = None, pretrained: str | None = None) -> Iterator
         ("plugin", _plugin),
         ("embedded", _embedded_model),
         ("store", _store),
+        ("stored", _stored),
     ]
     if model is not None:
         checks.append(("model", lambda: _model(model, pretrained)))
@@ -221,6 +225,27 @@ def _store() -> Check:
         return Check("store", "OK", found)
     advice = "free some space, or set CLIPCLEANER_STORE_DIR to a larger disk"
     return Check("store", "WARN" if free >= _NECESSARY else "FAIL", found, advice)
+
+
+def _stored() -> Check:
+    from .mongod import database_server
+
+    if not database_server().ok:
+        return Check("stored", "FAIL", "not tried: no server", "mend mongod first")
+    from .stores import list_stores
+
+    stores = list_stores()
+    found = f"embeddings of {len(stores)} models and datasets, {_gib(stores)}"
+    orphans = [info for info in stores if info.use == "orphan"]
+    if not orphans:
+        return Check("stored", "OK", found)
+    found += f"; {len(orphans)} of datasets that this database does not have, {_gib(orphans)}"
+    advice = f"{sys.executable} -m clipcleaner_plugin prune lists them, and can delete them"
+    return Check("stored", "WARN", found, advice)
+
+
+def _gib(stores: list[StoreInfo]) -> str:
+    return f"{sum(info.size for info in stores) / _GIB:.1f} GiB"
 
 
 def _model(model: str, pretrained: str | None) -> Check:

@@ -104,6 +104,14 @@ def read_batches(folder: Path, name: str, dim: int, offset: int) -> tuple[list[B
     return batches, offset + len(whole)
 
 
+def read_ids(folder: Path, name: str) -> Iterator[str]:
+    """Yields the sample ids of a segment's whole index lines; their vectors are not looked at."""
+    with (folder / (name + INDEX_SUFFIX)).open("rb") as file:
+        for line in file:
+            with suppress(ValueError, TypeError):  # torn or damaged
+                yield from Batch.decode(line).ids
+
+
 def _sound_batches(
     lines: Sequence[bytes], vectors: np.ndarray, dim: int, where: str
 ) -> Iterator[Batch]:

@@ -25,6 +25,7 @@ from .segments import (
     list_segments,
     map_vectors,
     read_batches,
+    read_ids,
     segment_order,
     sync_folder,
 )
@@ -99,6 +100,21 @@ class EmbeddingStore:
         """Returns sample id → (size, mtime_ns) of the image file that its vector was made from."""
         self._refresh()
         return {id_: (self._size[i], self._mtime[i]) for id_, i in self._entry.items()}
+
+    def rows(self) -> int:
+        """Returns how many vectors were written, by the sizes of files: at once at any size.
+
+        More than ``len()`` where some were written anew.
+        """
+        if self.dim is None:
+            return 0
+        return sum(len(map_vectors(self.folder, n, self.dim)) for n in list_segments(self.folder))
+
+    def listed_ids(self) -> set[str]:
+        """Returns the ids that :meth:`stamps` has, without checking the vectors: a third of the
+        time."""
+        names = list_segments(self.folder)
+        return {id_ for name in names for id_ in read_ids(self.folder, name)}
 
     def read(self, ids: Sequence[str]) -> np.ndarray:
         """Returns the vectors of samples.

@@ -14,8 +14,9 @@ from clipcleaner_plugin.model_names import TINY_CLIP
 from .forms import block
 from .options import COMPUTE, in_force, library_options, needs_tag
 
-# Beyond this, comparing ids with the store takes longer than one waits for a form
-_COUNTED = 20_000
+# Beyond these, comparing ids with the store takes longer than one waits for a form
+_COUNTED_SAMPLES = 20_000
+_COUNTED_VECTORS = 100_000
 
 
 def input_cost(
@@ -31,8 +32,8 @@ def input_cost(
     if in_force(ctx.params).get("embeddings", COMPUTE) == COMPUTE:
         options = library_options(ctx)
         try:
-            if n <= _COUNTED and _names_itself(options):
-                facts.append(f"{_missing(samples, options):,} embeddings to compute")
+            if _names_itself(options):
+                facts += _to_compute(samples, n, options)
             facts.append(f"on {_device(options)}")
         except ValueError as error:
             block(inputs, "This model cannot be used", str(error))
@@ -50,15 +51,25 @@ def _names_itself(options: dict[str, Any]) -> bool:
     return model == TINY_CLIP or (needs_tag(model) and os.sep not in (weights or ""))
 
 
-def _missing(samples: SampleCollection, options: dict[str, Any]) -> int:
+def _to_compute(samples: SampleCollection, n: int, options: dict[str, Any]) -> list[str]:
+    """How many embeddings are missing, as far as that can be said at once; else nothing."""
     from clipcleaner_plugin.embeddings import dataset_store
     from clipcleaner_plugin.models import model_identity
 
     identity = model_identity(
         options["model"], options["pretrained"], preprocess=options.get("preprocess")
     )
-    stored = dataset_store(samples._root_dataset, identity).stamps()
-    return sum(sample_id not in stored for sample_id in samples.values("id"))
+    dataset = samples._root_dataset
+    store = dataset_store(dataset, identity)
+    rows = store.rows()
+    if rows == 0:
+        return [f"{n:,} embeddings to compute"]
+    if n <= _COUNTED_SAMPLES and rows <= _COUNTED_VECTORS:
+        stored = store.listed_ids()
+        return [f"{sum(i not in stored for i in samples.values('id')):,} embeddings to compute"]
+    if n == dataset.count():
+        return [f"about {max(n - rows, 0):,} embeddings to compute"]
+    return []
 
 
 def _device(options: dict[str, Any]) -> str:

@@ -593,3 +593,22 @@ def test_a_store_made_anew_elsewhere_is_noticed(store: EmbeddingStore) -> None:
     fill_dim.delete()
     fill(store, BATCHES)  # the folder vanished under a writer-to-be
     assert check_no_wrong_vector(store) == set(ALL_IDS)
+
+
+# -- counts for a form ----------------------------------------------------------------------------
+
+
+def test_ids_are_listed_without_looking_at_vectors(store: EmbeddingStore) -> None:
+    assert (store.rows(), store.listed_ids()) == (0, set())
+    fill(store, BATCHES)
+    fill(store, [BATCHES[1]], version=1)
+    assert store.rows() == len(ALL_IDS) + len(BATCHES[1])
+    assert store.listed_ids() == set(ALL_IDS) == again(store).listed_ids()
+    index, vectors = files(store, ".index")[0], files(store, ".vectors")[0]
+    content = bytearray(vectors.read_bytes())
+    content[0] ^= 1
+    vectors.write_bytes(content)
+    assert store.listed_ids() == set(ALL_IDS)  # where stamps() misses a batch
+    assert again(store).stamps().keys() == set(BATCHES[1] + BATCHES[2])
+    os.truncate(index, index.stat().st_size - 3)
+    assert store.listed_ids() == set(BATCHES[0] + BATCHES[1])
