@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
+import fiftyone.core.utils as fou
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
@@ -34,9 +35,10 @@ from .fields import (
     delete_fields,
     field_name,
     result_fields,
-    write_values,
+    write_rows,
 )
 from .inputs import check_options
+from .locks import confirm_lock, one_writer
 from .targets import Targets, check_images, check_label_field, read_targets
 from .views import delete_views, save_views
 
@@ -54,6 +56,7 @@ _MAX_VIEW_BYTES = 12_000_000
 _PACKAGES = ("fiftyone", "torch", "open_clip_torch", "scikit-learn", "numpy")
 
 
+@one_writer
 def apply_clipcleaner(
     samples: SampleCollection,
     label_field: str = "ground_truth",
@@ -117,6 +120,7 @@ def apply_clipcleaner(
 
     Raises:
         ValueError: if an option or field does not fit; the text says what was found and what to do
+        clipcleaner_plugin.locks.RunIsBusy: if the run is being written by someone else
         clipcleaner_plugin.images.ImageReadError: on the first unreadable image, with
             ``skip_failures=False``
     """
@@ -195,6 +199,8 @@ def apply_clipcleaner(
         versions=_versions(),
     )
     run = CLIPCleaner(config)
+    _ask_to_write(progress, len(targets.ids))
+    confirm_lock(dataset, key)
     _replace_run(samples, key, run)
     _write_results(dataset, config, targets, scores)
     if embedded and embeddings_field is not None:
@@ -369,6 +375,14 @@ def _text_features(
     return [np.atleast_2d(np.asarray(given[name])) for name in classes]
 
 
+def _ask_to_write(progress: Any, n: int) -> None:
+    """Reports n scored samples to a callable, which may raise: after this nothing stops the run."""
+    if callable(progress):
+        bar = fou.ProgressBar(total=n, quiet=True)
+        bar.update(n)
+        progress(bar)
+
+
 def _replace_run(samples: SampleCollection, key: str, run: CLIPCleaner) -> None:
     """Takes an older run's fields and views away and registers the new one, the store aside."""
     dataset = samples._root_dataset
@@ -399,27 +413,25 @@ def _write_results(
     logger.info("Writing fields")
     prefix = config.prefix
     declare_fields(dataset, prefix)
-    ids = targets.ids
-    for name in EVIDENCES:
-        _write_floats(dataset, field_name(prefix, name), ids, scores.evidence[name])
-    suggestions = {
-        sample_id: fo.Classification(label=targets.classes[k], confidence=float(confidence))
-        for sample_id, k, confidence in zip(
-            ids, scores.suggested_label, scores.suggested_confidence, strict=True
-        )
-        if k >= 0
-    }
-    write_values(dataset, field_name(prefix, "suggestion"), suggestions)
-    _write_floats(dataset, field_name(prefix, "score"), ids, scores.clean_score)
-    verdicts = dict(zip(ids, map(str, scores.verdict), strict=True))
-    write_values(dataset, field_name(prefix, "verdict"), verdicts)
+    write_rows(dataset, _rows(prefix, targets, scores))
     save_views(dataset, config)
 
 
-def _write_floats(dataset: fo.Dataset, field: str, ids: list[str], values: np.ndarray) -> None:
-    # A missing value stays None: NaN sorts below everything and breaks MongoDB's bounds
-    finite = {i: float(v) for i, v in zip(ids, values, strict=True) if not np.isnan(v)}
-    write_values(dataset, field, finite)
+def _rows(
+    prefix: str, targets: Targets, scores: LabelScores
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    floats = {field_name(prefix, name): scores.evidence[name] for name in EVIDENCES}
+    floats[field_name(prefix, "score")] = scores.clean_score
+    verdict, suggestion = field_name(prefix, "verdict"), field_name(prefix, "suggestion")
+    for i, sample_id in enumerate(targets.ids):
+        # A missing value stays None: NaN sorts below everything and breaks MongoDB's bounds
+        row: dict[str, Any] = {f: float(v[i]) for f, v in floats.items() if not np.isnan(v[i])}
+        row[verdict] = str(scores.verdict[i])
+        k = scores.suggested_label[i]
+        if k >= 0:
+            confidence = float(scores.suggested_confidence[i])
+            row[suggestion] = fo.Classification(label=targets.classes[k], confidence=confidence)
+        yield sample_id, row
 
 
 def _describe(embeddings: Any) -> str | None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from .brain import CLIPCleaner, CLIPCleanerConfig
 from .fields import VERDICTS, field_name, write_values
+from .locks import run_lock
 from .reselection import Thetas, read_evidence
 from .review_methods import ReviewMethods
 from .rules import NoiseRate, noise_rate
@@ -269,6 +270,9 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
 
         Returns:
             the new counts by verdict
+
+        Raises:
+            ValueError: if a threshold is not in [0, 1], or someone else is writing the run
         """
         config, former = self.config, self.thetas
         thetas = Thetas(
@@ -276,18 +280,16 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
             _theta("theta_cons", theta_cons, former.theta_cons),
             _theta("theta_score", theta_score, former.theta_score),
         )
-        evidence = read_evidence(self)
-        verdict = evidence.verdicts(thetas)
-        changed = np.flatnonzero(verdict != evidence.verdict)
-        write_values(
-            self.dataset,
-            self.field("verdict"),
-            {evidence.ids[i]: str(verdict[i]) for i in changed},
-        )
-        config.theta_gmm, config.theta_cons, config.theta_score = thetas
-        if thetas != former:
-            config.former_thetas = former._asdict()
-        self.save_config()
+        with run_lock(self.dataset, self.key):
+            evidence = read_evidence(self)
+            verdict = evidence.verdicts(thetas)
+            changed = np.flatnonzero(verdict != evidence.verdict)
+            verdicts = {evidence.ids[i]: str(verdict[i]) for i in changed}
+            write_values(self.dataset, self.field("verdict"), verdicts)
+            config.theta_gmm, config.theta_cons, config.theta_score = thetas
+            if thetas != former:
+                config.former_thetas = former._asdict()
+            self.save_config()
         return self.counts()
 
     def export(

@@ -9,6 +9,7 @@ from fiftyone.core.collections import SampleCollection
 
 from .brain import check_key_name, embeddings_field_name
 from .fields import result_fields
+from .locks import one_writer
 
 if TYPE_CHECKING:
     from .results import CLIPCleanerResults
@@ -61,11 +62,13 @@ def get_run_info(samples: SampleCollection, key: str = "clipcleaner") -> dict[st
     }
 
 
+@one_writer
 def rename_run(samples: SampleCollection, key: str, new_key: str) -> None:
     """Renames a run with its fields and saved views.
 
     Raises:
-        ValueError: if there is no such run, or the new name is taken or not a valid name
+        ValueError: if there is no such run, it is being written, or the new name is taken or not a
+            valid name
     """
     _check_run(samples, key)
     dataset: fo.Dataset = samples._root_dataset
@@ -79,13 +82,14 @@ def rename_run(samples: SampleCollection, key: str, new_key: str) -> None:
     dataset.rename_brain_run(key, new_key)
 
 
+@one_writer
 def delete_run(samples: SampleCollection, key: str) -> None:
     """Deletes a run with all that it wrote: fields, indexes, saved views, stored embeddings.
 
     Embeddings in the durable store go only if no other run of the dataset was made with them.
 
     Raises:
-        ValueError: if there is no such run
+        ValueError: if there is no such run, or it is being written
     """
     _check_run(samples, key)
     samples._root_dataset.delete_brain_run(key)

@@ -21,6 +21,7 @@ from noisy_digits import make_samples
 from operators_at_work import context, messages, module, uri
 
 import clipcleaner_plugin as cc
+import clipcleaner_plugin.scoring
 from clipcleaner_plugin.embeddings import dataset_store
 from clipcleaner_plugin.models import model_identity
 
@@ -114,6 +115,29 @@ def test_a_closed_page_stops_the_work_and_keeps_what_was_computed(digits: fo.Dat
     assert report.reused == kept and report.computed == N - kept
 
 
+def test_a_page_closed_while_a_run_scores_leaves_no_run(
+    digits: fo.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scoring reports nothing, so that the run learns of it only when it is about to write."""
+    scoring, closed = threading.Event(), threading.Event()
+    real = clipcleaner_plugin.scoring.score_labels
+
+    def slow(*args: Any, **options: Any) -> Any:
+        scoring.set()
+        assert closed.wait(60)
+        return real(*args, **options)
+
+    monkeypatch.setattr(clipcleaner_plugin.scoring, "score_labels", slow)
+    ctx = context(digits, {**PIXELS, "use_names": False})
+    steps = foo.get_operator(uri("apply_clipcleaner")).execute(ctx)
+    next(steps)
+    assert scoring.wait(60)
+    steps.close()
+    closed.set()
+    wait_until(lambda: not workers())
+    assert cc.list_runs(digits) == [] and not digits.has_sample_field("run_verdict")
+
+
 def test_silent_work_still_sends_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only while it sends does the server notice that the page is gone."""
     running = module("running")
@@ -150,6 +174,21 @@ def test_stages_come_from_the_log_of_the_same_thread() -> None:
     assert not any("Another" in label or "alike" in label for label, _ in seen)
     assert logging.getLogger("clipcleaner_plugin").level == level
     assert not logging.getLogger("clipcleaner_plugin").handlers
+
+
+def test_runs_at_the_same_time_hear_their_own_log_to_the_end() -> None:
+    """The first one to end must not turn the log off for the other."""
+    running = module("running")
+    library = logging.getLogger("clipcleaner_plugin")
+    level = library.level
+    first, second = running.Progress(lambda: False), running.Progress(lambda: False)
+    outer, inner = running._stages(first), running._stages(second)
+    with outer:
+        inner.__enter__()
+    logging.getLogger("clipcleaner_plugin.somewhere").info("Scoring")
+    assert second.label == "Scoring" and first.label == "Starting"
+    inner.__exit__(None, None, None)
+    assert library.level == level and not library.handlers
 
 
 def test_a_failure_is_said_in_the_app_and_raised_again(digits: fo.Dataset) -> None:
@@ -292,6 +331,21 @@ def test_what_python_calls_none_survives_the_queue(digits: fo.Dataset) -> None:
     assert options.embeddings_options(options._params({"embeddings_field": None})) == {
         "embeddings_field": None
     }
+
+
+@pytest.mark.parametrize(
+    ("model", "tag"),
+    [
+        ("ViT-B/32", "openai"), ("ViT-L-14", "openai"), ("tiny-clip-digits", None),
+        ("hf-hub:org/name", None), ("./model", None), ("/models/clip.pt", None),
+        ("local-dir:/models/clip", None),
+    ],
+)  # fmt: skip
+def test_weights_are_asked_for_where_a_name_does_not_bring_them(
+    digits: fo.Dataset, model: str, tag: str | None
+) -> None:
+    options = module("options").library_options(context(digits, {"model": model}))
+    assert (options["model"], options["pretrained"]) == (model, tag)
 
 
 def test_only_workers_decode_in_processes(digits: fo.Dataset) -> None:
