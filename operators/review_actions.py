@@ -15,7 +15,7 @@ from .review_form import as_json, review_target, reviewer, show_done, show_previ
 class _Decide(foo.Operator):
     """What the three actions share; not an operator itself."""
 
-    name: str
+    kind: str
     label: str
     description: str
     icon: str
@@ -28,7 +28,7 @@ class _Decide(foo.Operator):
     def config(self) -> foo.OperatorConfig:
         in_modal = self.place == types.Places.SAMPLES_VIEWER_ACTIONS
         return foo.OperatorConfig(
-            name=f"{self.name}_in_modal" if in_modal else self.name,
+            name=f"{self.kind}_in_modal" if in_modal else self.kind,
             label=self.label,
             description=self.description,
             icon=self.icon,
@@ -77,7 +77,7 @@ class _Decide(foo.Operator):
         label = self._input_options(ctx, inputs, key, target.chosen)
         options = {**self._options(ctx, target.chosen), "overwrite": target.chosen}
         try:
-            report = preview_review(target.samples, self.name, key, **options)
+            report = preview_review(target.samples, self.kind, key, **options)
         except ValueError as error:
             if label is None:
                 block(inputs, "This run cannot be reviewed", str(error))
@@ -99,7 +99,7 @@ class _Decide(foo.Operator):
 class AcceptSuggestions(_Decide):
     """Replaces labels by the suggested ones, or by one that the user chooses."""
 
-    name = "accept_suggestions"
+    kind = "accept_suggestions"
     label = "Accept suggested labels"
     description = "Replace labels by what CLIPCleaner suggests, or by a label that you choose"
     icon = "/assets/accept.svg"
@@ -160,7 +160,7 @@ class AcceptSuggestions(_Decide):
 class ConfirmLabels(_Decide):
     """Records that labels are right."""
 
-    name = "confirm_labels"
+    kind = "confirm_labels"
     label = "Confirm labels"
     description = "The labels are right: CLIPCleaner never flags them again"
     icon = "/assets/confirm.svg"
@@ -189,7 +189,7 @@ class ConfirmLabels(_Decide):
 class Drop(_Decide):
     """Marks samples for exclusion."""
 
-    name = "drop"
+    kind = "drop"
     label = "Drop from training"
     description = "Mark samples for exclusion from later runs and exports; nothing is deleted"
     icon = "/assets/drop.svg"

@@ -89,7 +89,7 @@ def _input_action(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> N
     for action in offered:
         view.add_choice(action.id, label=str(action))
     ids = [action.id for action in offered]
-    inputs.enum("action", ids, default=ids[0], required=True, label="Action", view=view)
+    inputs.enum("action", ids, default=ids[0], label="Action", view=view)
     if len(history) > len(offered):
         inputs.md(f"{len(history) - len(offered):,} earlier ones: `cc.review_history(dataset)`")
     chosen = ctx.params.get("action")

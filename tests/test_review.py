@@ -16,7 +16,7 @@ from typing import Any
 import fiftyone as fo
 import pytest
 from fiftyone import ViewField as F
-from noisy_features import CLASSES, Noisy
+from noisy_features import CLASSES, Noisy, new_dataset
 
 import clipcleaner_plugin as cc
 from clipcleaner_plugin import review
@@ -29,12 +29,7 @@ Maker = Callable[..., fo.Dataset]
 def source() -> Iterator[Noisy]:
     """A run, made once; every test works on a clone."""
 
-    def make(samples: list[fo.Sample]) -> fo.Dataset:
-        created = fo.Dataset()
-        created.add_samples(samples, progress=False)
-        return created
-
-    made = Noisy(make)
+    made = Noisy(new_dataset)
     made.apply()
     yield made
     made.dataset.delete()

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import fiftyone as fo
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from noisy_features import Noisy
+from noisy_features import Noisy, new_dataset
 from scipy.stats import binomtest
 
 import clipcleaner_plugin as cc
 from clipcleaner_plugin.sampling import draw_strata, precision_threshold, stratified_rate
 
-Maker = Callable[..., fo.Dataset]
+
+@pytest.fixture(scope="module")
+def source() -> Iterator[Noisy]:
+    """A run on 240 labels, 40 of them wrong and flagged; every test works on a clone."""
+    made = Noisy(new_dataset)
+    made.apply()
+    yield made
+    made.dataset.delete()
 
 
 @pytest.fixture
-def noisy(dataset: Maker) -> Noisy:
-    """240 labels, 40 of them wrong and flagged."""
-    made = Noisy(dataset)
-    made.apply()
-    return made
+def noisy(source: Noisy) -> Iterator[Noisy]:
+    copy = source.copy()
+    yield copy
+    copy.dataset.delete()
 
 
 # --- drawing
