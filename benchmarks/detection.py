@@ -24,7 +24,8 @@ from clipcleaner_plugin import fusion
 from clipcleaner_plugin.inputs import check_arrays
 from clipcleaner_plugin.mixture import fit_mixture
 from clipcleaner_plugin.noise import inject_noise
-from clipcleaner_plugin.scoring import LabelScores, Opinions, form_opinions, score_opinions
+from clipcleaner_plugin.opinions import Opinions, form_opinions
+from clipcleaner_plugin.scoring import FUSED_TEMPERATURE, LabelScores, score_opinions
 
 EXPONENTS = (2, 4, 5, 6, 7, 8, 10, 14, 20)
 
@@ -115,7 +116,7 @@ def cleanlab(case: Case) -> Found:
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores
 
-    probs = np.exp(case.opinions.visual_unseen)
+    probs = np.exp(_tables(case.opinions)[1])
     labels = case.noisy[case.opinions.rows]
     flagged = find_label_issues(labels, probs, n_jobs=1)
     return Found(
@@ -171,8 +172,9 @@ def make_case(data: FeatureSet, noise: str, seed: int) -> Case:
     """
     noisy = NOISE[noise](data, seed)
     inputs = check_arrays(data.features, noisy, data.texts, None)
-    opinions = form_opinions(inputs, 0.07, "mean", 5, 51)
-    return Case(data, noise, noisy, opinions, score_opinions(inputs, opinions, 0.5, 0.8, 51))
+    opinions = form_opinions(inputs, "mean", 5, 51)
+    scores = score_opinions(inputs, opinions, 0.5, 0.8, 0.07, 51)
+    return Case(data, noise, noisy, opinions, scores)
 
 
 def exponent_figures(case: Case) -> np.ndarray:
@@ -185,12 +187,12 @@ def exponent_figures(case: Case) -> np.ndarray:
         (len(EXPONENTS), 3) array of weight, AUROC, F1
     """
     opinions, labels = case.opinions, case.noisy[case.opinions.rows]
+    language, images = _tables(opinions)
     rows = []
     for exponent in EXPONENTS:
-        weight = fusion.language_weight(
-            opinions.zeroshot_sharp, opinions.visual_unseen, labels, exponent
-        )
-        fused = fusion.fuse(opinions.zeroshot_sharp, opinions.visual_unseen, weight)
+        agreed = fusion.agreements(language, images, labels)
+        weight = fusion.language_weight(agreed, exponent)
+        fused = fusion.fuse(language, images, weight)
         margins = fusion.label_margins(fused, labels)
         flagged = fusion.clean_scores(margins, 51) < 0.5
         figures = measure(Found(flagged, margins), case.wrong[opinions.rows])
@@ -307,7 +309,7 @@ def _clean_row(case: Case) -> str:
 
 def _fixed_weight(case: Case, weight: float) -> Found:
     opinions, labels = case.opinions, case.noisy[case.opinions.rows]
-    fused = fusion.fuse(opinions.zeroshot_sharp, opinions.visual_unseen, weight)
+    fused = fusion.fuse(*_tables(opinions), weight)
     margins = fusion.label_margins(fused, labels)
     mixture = fit_mixture(margins, 51)
     assert mixture is not None
@@ -315,6 +317,13 @@ def _fixed_weight(case: Case, weight: float) -> Found:
         _in_place(case, mixture.posterior(margins) < 0.5, False),
         _in_place(case, margins, np.nan),
     )
+
+
+def _tables(opinions: Opinions) -> tuple[np.ndarray, np.ndarray]:
+    """Log-probabilities of all samples, by language and out-of-fold by the images."""
+    language = opinions.zeroshot(slice(None), FUSED_TEMPERATURE)
+    assert language is not None
+    return language, opinions.unseen(slice(None))
 
 
 def _in_place(case: Case, values: np.ndarray, missing: float) -> np.ndarray:

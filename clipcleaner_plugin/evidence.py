@@ -7,20 +7,20 @@ from collections.abc import Iterator
 import numpy as np
 
 
-def loss_scores(log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def loss_scores(own: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Log-probability of the given label, scaled to [0, 1] within each given class.
 
     Feng et al., CLIPCleaner, ACM MM 2024, section 3. Where all members of a class have the same
     log-probability, or there is only one, nothing speaks against any of them: they score 1.
 
     Args:
-        log_probs: (N, K) float array, finite at the given labels
+        own: (N,) float array, the log-probability of the given label
         labels: (N,) int array in [0, K)
 
     Returns:
         (N,) float32 array in [0, 1], higher is cleaner
     """
-    own = given(log_probs, labels).astype(np.float64)
+    own = own.astype(np.float64)
     scores = np.ones(len(labels), dtype=np.float32)
     for members in groups(labels):
         low, high = own[members].min(), own[members].max()

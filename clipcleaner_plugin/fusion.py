@@ -14,12 +14,24 @@ VISUAL_FLOOR = 1e-6  # what the visual model gives to a class that it has never 
 MIN_MARGINS = 20  # a mixture of five parameters on fewer points says more of chance than of them
 
 
-def language_weight(
-    zeroshot: np.ndarray | None,
-    visual: np.ndarray,
-    labels: np.ndarray,
-    exponent: float = TRUST_EXPONENT,
-) -> float:
+def agreements(zeroshot: np.ndarray, visual: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Counts how often each opinion agrees with the given labels, where both have one.
+
+    Args:
+        zeroshot: (n, K) log-probabilities of the zero-shot classifier
+        visual: (n, K) out-of-fold log-probabilities of the visual one; NaN rows have no opinion
+        labels: (n,) int array in [0, K)
+
+    Returns:
+        (3,) int array: rows where both have an opinion, first choices of language and of the
+        images that are the given label. The counts of blocks of rows add up to those of all rows
+    """
+    heard = ~np.isnan(visual).all(axis=1)
+    right = [np.sum(table[heard].argmax(axis=1) == labels[heard]) for table in (zeroshot, visual)]
+    return np.array([heard.sum(), *right])
+
+
+def language_weight(agreed: np.ndarray, exponent: float = TRUST_EXPONENT) -> float:
     """Sets the share of language in the fused opinion from the data.
 
     Each opinion is weighted by a power of its agreement, the share of samples whose given label
@@ -31,21 +43,15 @@ def language_weight(
     right half as often as the images gets a weight below .02.
 
     Args:
-        zeroshot: (N, K) log-probabilities of the zero-shot classifier, or None
-        visual: (N, K) out-of-fold log-probabilities of the visual one; NaN rows have no opinion
-        labels: (N,) int array in [0, K)
+        agreed: (3,) int array from :func:`agreements`, of all rows
         exponent: ``p`` > 0
 
     Returns:
-        the weight in [0, 1]: 0 without language, 1 where there is nothing but language
+        the weight in [0, 1]; 1 where there is nothing but language
     """
-    if zeroshot is None:
-        return 0.0
-    heard = ~np.isnan(visual).all(axis=1)
-    if not heard.any():
+    heard, by_language, by_images = agreed.tolist()
+    if not heard:
         return 1.0
-    by_language = float(np.mean(zeroshot[heard].argmax(axis=1) == labels[heard]))
-    by_images = float(np.mean(visual[heard].argmax(axis=1) == labels[heard]))
     if by_language == by_images:  # both may be 0
         return 0.5
     best = max(by_language, by_images)  # divided by it, no power runs out of digits
@@ -65,7 +71,7 @@ def fuse(zeroshot: np.ndarray | None, visual: np.ndarray, weight: float) -> np.n
     Returns:
         (N, K) float64 log-probabilities; NaN rows where neither has an opinion
     """
-    floored = np.maximum(visual, np.log(VISUAL_FLOOR))
+    floored = np.maximum(visual.astype(np.float64), np.log(VISUAL_FLOOR))
     if zeroshot is None:
         return log_softmax(floored)
     mixed = weight * zeroshot.astype(np.float64) + (1 - weight) * floored

@@ -12,34 +12,44 @@ import numpy as np
 
 from .zeroshot import REDUCTIONS, normalize_rows
 
+_BLOCK = 8192  # rows
+
 
 @dataclass(frozen=True)
 class Inputs:
     """Arrays that fit together.
 
     Attributes:
-        image_features: (N, d) float32 unit rows; NaN rows where there is no image
+        image_features: (N, d) real array as it was given; see :meth:`unit_rows`
+        has_image: (N,) bool: the row of features is usable
         labels: (N,) int64 in [-1, K)
         text_features: K float32 arrays (m_k, d) of unit rows, or None
         num_classes: K >= 0
     """
 
     image_features: np.ndarray
+    has_image: np.ndarray
     labels: np.ndarray
     text_features: list[np.ndarray] | None
     num_classes: int
 
-    @property
-    def has_image(self) -> np.ndarray:
-        """(N,) bool: the row of features is usable."""
-        return np.isfinite(self.image_features[:, 0])
+    def unit_rows(self, rows: np.ndarray | slice) -> np.ndarray:
+        """Copies some rows of the image features, scaled to unit length.
+
+        Args:
+            rows: (n,) int, or a slice
+
+        Returns:
+            (n, d) float32; NaN rows where there is no image
+        """
+        return normalize_rows(self.image_features[rows])
 
 
 def check_arrays(image_features: Any, labels: Any, text_features: Any, num_classes: Any) -> Inputs:
     """Checks and normalises the data of ``score_labels``; see there for the arguments.
 
     Returns:
-        the data, with unit rows
+        the data; that of the images is not copied
 
     Raises:
         TypeError, ValueError: if they are malformed or do not fit together
@@ -69,7 +79,11 @@ def check_arrays(image_features: Any, labels: Any, text_features: Any, num_class
             f"labels[{wrong[0]}] is {given[wrong[0]]}: labels must lie in [0, {k}), since there "
             f"are {k} classes, or be -1 for none ({len(wrong)} of {len(given)} do not)"
         )
-    return Inputs(normalize_rows(images), given.astype(np.int64), texts, k)
+    has_image = np.empty(len(images), dtype=bool)
+    for start in range(0, len(images), _BLOCK):
+        rows = slice(start, start + _BLOCK)
+        has_image[rows] = np.isfinite(normalize_rows(images[rows])[:, 0])
+    return Inputs(images, has_image, given.astype(np.int64), texts, k)
 
 
 def check_options(

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import fusion, rules, visual
-from .evidence import consistency_scores, loss_scores
+from . import fusion, rules
+from .evidence import consistency_scores, given, loss_scores
 from .inputs import Inputs, check_arrays, check_options
-from .zeroshot import zeroshot_log_probs
+from .opinions import Opinions, form_opinions
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -49,27 +53,6 @@ class LabelScores:
     warnings: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Opinions:
-    """Log-probabilities, (n, K), of the scorable samples; rows are NaN where there is none.
-
-    Attributes:
-        rows: (n,) int, where these samples stand among all
-        zeroshot: at the temperature of the paper's rule; None without text features
-        zeroshot_sharp: at CLIP's own scale, likewise
-        visual: in-sample, of the paper's rule
-        visual_unseen: out-of-fold
-        lonely: number of samples without another image in their class
-    """
-
-    rows: np.ndarray
-    zeroshot: np.ndarray | None
-    zeroshot_sharp: np.ndarray | None
-    visual: np.ndarray
-    visual_unseen: np.ndarray
-    lonely: int
-
-
 def score_labels(
     image_features: np.ndarray,
     labels: np.ndarray,
@@ -82,6 +65,7 @@ def score_labels(
     prompt_reduce: str = "mean",
     folds: int = 5,
     seed: int = 51,
+    device: str | torch.device | None = None,
 ) -> LabelScores:
     """Scores how likely each given label is right, and suggests a better one.
 
@@ -94,6 +78,10 @@ def score_labels(
     The result depends on the content of the rows, not on their order, and is the same to the bit
     on repetition, on any number of cores of one machine. A row that cannot be scored costs nothing
     but itself.
+
+    Memory: besides its input, of which only scaled blocks are copied, the function holds one
+    float32 copy of the image features and about 300 bytes a sample; a table of samples and classes
+    exists for blocks of rows only. See docs/scaling.md for the formula.
 
     Args:
         image_features: (N, d) real array of any scale; a row that is not finite, or zero, stands
@@ -110,6 +98,8 @@ def score_labels(
         folds (5): number of parts that the visual opinion of the fused score is made in, each
             by a model that has not seen it, >= 2
         seed (51): seeds folds and mixtures, in [0, 2**32)
+        device (None): torch device to fit on; None is CUDA where it is at hand, else the CPU. CPU
+            and CUDA differ by rounding. On MPS, which lacks float64, the CPU is used
 
     Returns:
         the scores, with one entry for each of the N samples
@@ -126,53 +116,29 @@ def score_labels(
         seed=seed,
     )
     inputs = check_arrays(image_features, labels, text_features, num_classes)
-    opinions = form_opinions(inputs, temperature, prompt_reduce, folds, seed)
-    return score_opinions(inputs, opinions, theta_gmm, theta_cons, seed)
+    opinions = form_opinions(inputs, prompt_reduce, folds, seed, scoring_device(device))
+    return score_opinions(inputs, opinions, theta_gmm, theta_cons, temperature, seed)
 
 
-def form_opinions(
-    inputs: Inputs, temperature: float, prompt_reduce: str, folds: int, seed: int
-) -> Opinions:
-    """Asks both classifiers about every sample that has an image, a label and a choice of classes.
+def scoring_device(device: str | torch.device | None) -> torch.device:
+    """Finds the device to fit on; see :func:`score_labels`."""
+    import torch
 
-    Needs checked inputs; see :func:`score_labels` for the other arguments.
-    """
-    k, texts = inputs.num_classes, inputs.text_features
-    complete = inputs.has_image & (inputs.labels >= 0)
-    rows = np.flatnonzero(complete) if k > 1 else np.zeros(0, dtype=np.int64)
-    # Everything runs in an order that the content decides: a permutation of the samples permutes
-    # the result to the bit, whatever the rounding of sums.
-    hashes = visual.row_hashes(inputs.image_features[rows], seed)
-    order = np.lexsort([hashes, inputs.labels[rows]])
-    rows, hashes = rows[order], hashes[order]
-    x, y = inputs.image_features[rows], inputs.labels[rows]
+    from .models import choose_device
 
-    if len(rows) == 0:
-        nothing = np.zeros((0, k))
-        return Opinions(rows, None, None, nothing, nothing, 0)
-    seen = unseen = np.full((len(rows), k), np.nan)
-    if len(np.unique(y)) > 1:
-        fold_of = visual.assign_folds(hashes, y, folds)
-        seen = visual.in_sample_log_probs(x, y, k)
-        unseen = visual.out_of_fold_log_probs(x, y, k, fold_of)
-    if texts is None:
-        # The only image of its class: a model that has seen it says nothing, others know no such
-        # class, and language is not asked.
-        heard = ~np.isnan(unseen).all(axis=1)
-        lonely = int(np.sum(~heard))
-        return Opinions(rows[heard], None, None, seen[heard], unseen[heard], lonely)
-    return Opinions(
-        rows,
-        zeroshot_log_probs(x, texts, temperature, prompt_reduce),
-        zeroshot_log_probs(x, texts, FUSED_TEMPERATURE, prompt_reduce),
-        seen,
-        unseen,
-        int(np.isnan(unseen).all(axis=1).sum()),
-    )
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = choose_device(device)
+    return chosen if chosen.type == "cuda" else torch.device("cpu")
 
 
 def score_opinions(
-    inputs: Inputs, opinions: Opinions, theta_gmm: float, theta_cons: float, seed: int
+    inputs: Inputs,
+    opinions: Opinions,
+    theta_gmm: float,
+    theta_cons: float,
+    temperature: float,
+    seed: int,
 ) -> LabelScores:
     """Turns opinions into scores and verdicts; see :func:`score_labels` for the arguments."""
     warnings = _warnings(inputs, opinions)
@@ -181,29 +147,27 @@ def score_opinions(
     if len(opinions.rows) == 0:
         return _nothing_scored(len(inputs.labels), warnings)
 
-    y = inputs.labels[opinions.rows]
-    weight = fusion.language_weight(opinions.zeroshot_sharp, opinions.visual_unseen, y)
-    fused = fusion.fuse(opinions.zeroshot_sharp, opinions.visual_unseen, weight)
-    margins = fusion.label_margins(fused, y)
-
     def column(values: np.ndarray, missing: float) -> np.ndarray:
         """Puts values of the scorable rows into their places among all."""
         out = np.full(len(inputs.labels), missing, dtype=values.dtype)
         out[opinions.rows] = values
         return out
 
-    evidence = {name: column(values, np.nan) for name, values in _evidence(opinions, y).items()}
+    found, agreed = _paper_evidence(opinions, temperature)
+    weight = 0.0 if opinions.language is None else fusion.language_weight(agreed)
+    margins, suggested, confidence = _fused(opinions, weight)
+    evidence = {name: column(values, np.nan) for name, values in found.items()}
     evidence["margin"] = column(margins, np.nan)
     selected = rules.select_paper(
         evidence, inputs.labels, inputs.num_classes, theta_gmm, theta_cons, seed
     )
     score = column(fusion.clean_scores(margins, seed), np.nan)
-    suggested = column(fused.argmax(axis=1), -1)
+    suggestion = column(suggested, -1)
     return LabelScores(
         clean_score=score,
-        verdict=rules.verdicts(inputs.labels, suggested, score, selected),
-        suggested_label=suggested,
-        suggested_confidence=column(np.exp(fused.max(axis=1)).astype(np.float32), np.nan),
+        verdict=rules.verdicts(inputs.labels, suggestion, score, selected),
+        suggested_label=suggestion,
+        suggested_confidence=column(confidence, np.nan),
         selected=selected,
         evidence=evidence,
         language_weight=weight,
@@ -211,15 +175,53 @@ def score_opinions(
     )
 
 
-def _evidence(opinions: Opinions, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """The four evidences of the paper, (n,) float32; NaN where a classifier has no opinion."""
-    nothing = np.full(len(labels), np.nan, dtype=np.float32)
-    evidence = dict.fromkeys(rules.LOSSES + rules.CONSISTENCIES, nothing)
-    for name, log_probs in (("zeroshot", opinions.zeroshot), ("visual", opinions.visual)):
-        if log_probs is not None and not np.isnan(log_probs).any():
-            evidence[f"{name}_loss"] = loss_scores(log_probs, labels)
-            evidence[f"{name}_consistency"] = consistency_scores(log_probs, labels)
-    return evidence
+def _paper_evidence(
+    opinions: Opinions, temperature: float
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """First pass over the blocks: the four evidences of the paper, and how often both are right.
+
+    Returns:
+        (n,) float32 arrays, NaN where a classifier has no opinion, and the sum of
+        :func:`clipcleaner_plugin.fusion.agreements`
+    """
+
+    def look(block: slice) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        labels = opinions.labels[block]
+        columns = {}
+        tables = {"zeroshot": opinions.zeroshot(block, temperature), "visual": opinions.seen(block)}
+        for name, log_probs in tables.items():
+            if log_probs is not None:
+                columns[f"{name}_loss"] = given(log_probs, labels)
+                columns[f"{name}_consistency"] = consistency_scores(log_probs, labels)
+        sharp = opinions.zeroshot(block, FUSED_TEMPERATURE)
+        if sharp is None:
+            return columns, np.zeros(3, dtype=np.int64)
+        return columns, fusion.agreements(sharp, opinions.unseen(block), labels)
+
+    blocks, counts = zip(*opinions.each_block(look), strict=True)
+    evidence = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    for name in set(rules.LOSSES) & set(evidence):
+        evidence[name] = loss_scores(evidence[name], opinions.labels)
+    nothing = np.full(len(opinions.labels), np.nan, dtype=np.float32)
+    return dict.fromkeys(rules.LOSSES + rules.CONSISTENCIES, nothing) | evidence, np.sum(
+        counts, axis=0
+    )
+
+
+def _fused(opinions: Opinions, weight: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Second pass over the blocks: margins, the most probable labels and their probabilities."""
+
+    def look(block: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        sharp = opinions.zeroshot(block, FUSED_TEMPERATURE)
+        fused = fusion.fuse(sharp, opinions.unseen(block), weight)
+        return (
+            fusion.label_margins(fused, opinions.labels[block]),
+            fused.argmax(axis=1),
+            np.exp(fused.max(axis=1)).astype(np.float32),
+        )
+
+    margins, suggested, confidence = zip(*opinions.each_block(look), strict=True)
+    return np.concatenate(margins), np.concatenate(suggested), np.concatenate(confidence)
 
 
 def _warnings(inputs: Inputs, opinions: Opinions) -> tuple[str, ...]:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from functools import partial
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .fitting import convergence_logged, one_blas_thread, run_side_by_side
+from .evidence import groups
+from .logistic import Logistic, Reduce, fit_logistic
 from .zeroshot import log_softmax
 
-MAX_ITERATIONS = 10_000
-# Largest entry of the gradient at which a fit has converged. The in-sample fit is part of the
-# paper's rule and is compared sample by sample; the other is ten times as dear.
-IN_SAMPLE_TOLERANCE = 1e-6
-OUT_OF_FOLD_TOLERANCE = 1e-5
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+SEEN_C, UNSEEN_C = 1.0, 10.0
+# How far logits may be from their optimum. The in-sample fit is part of the paper's rule and is
+# compared sample by sample; the others take ten times as long for every digit.
+SEEN_TOLERANCE = 1e-4
+UNSEEN_TOLERANCE = 2e-4
 ALWAYS_TRAIN = -1  # the fold of samples that every model is fitted on and none predicts
 
 
@@ -51,88 +59,125 @@ def assign_folds(hashes: np.ndarray, labels: np.ndarray, folds: int) -> np.ndarr
         different images, which would otherwise be missing from the model that predicts them
     """
     assigned = np.empty(len(labels), dtype=np.int64)
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    for members in groups(labels):
         images, rank = np.unique(hashes[members], return_inverse=True)
-        assigned[members] = (rank + label) % folds if len(images) > 1 else ALWAYS_TRAIN
+        first = labels[members[0]]
+        assigned[members] = (rank + first) % folds if len(images) > 1 else ALWAYS_TRAIN
     return assigned
 
 
-def in_sample_log_probs(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Class-balanced logistic regression (``C=1``), predicted on the samples it was fitted on.
+@dataclass(frozen=True)
+class VisualModels:
+    """Models of :func:`fit_visual`.
 
-    Multinomial, with intercept, L2 on the coefficients only, run to convergence, as in Feng et
-    al. (CLIPCleaner, ACM MM 2024) and their reference implementation.
-
-    Args:
-        features: (N, d) float array of unit rows
-        labels: (N,) int array in [0, K), at least two different ones
+    Attributes:
+        models: one that is fitted on all samples, then one for each of ``tested``
+        classes: (K',) int, the classes with samples, which are all that the models know
+        tested: the folds, in the order of their models
         num_classes: K
-
-    Returns:
-        (N, K) float64 array of log-probabilities; -inf for classes without samples
     """
-    with convergence_logged("class-balanced fit"), one_blas_thread():
-        return _fit_predict(
-            features, labels, features, num_classes, 1.0, "balanced", IN_SAMPLE_TOLERANCE
-        )
+
+    models: Logistic
+    classes: np.ndarray
+    tested: np.ndarray
+    num_classes: int
+
+    def seen(self, features: np.ndarray) -> np.ndarray:
+        """What the model of all samples says of some rows.
+
+        Args:
+            features: (n, d) float32
+
+        Returns:
+            (n, K) float32 log-probabilities; -inf for classes without samples
+        """
+        return self._log_probs(0, features)
+
+    def unseen(self, features: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
+        """What the models say of rows that they were not fitted on.
+
+        Args:
+            features: (n, d) float32
+            fold_of: (n,) int, the folds of these rows
+
+        Returns:
+            (n, K) float32 log-probabilities; -inf for classes without samples. A row of NaN, no
+            opinion, for samples that every model was fitted on
+        """
+        table = np.full((len(features), self.num_classes), np.nan, dtype=np.float32)
+        for place, fold in enumerate(self.tested, start=1):
+            rows = fold_of == fold
+            if rows.any():
+                table[rows] = self._log_probs(place, features[rows])
+        return table
+
+    def _log_probs(self, model: int, features: np.ndarray) -> np.ndarray:
+        log_probs = log_softmax(self.models.logits(model, features))
+        if len(self.classes) == self.num_classes:
+            return log_probs
+        table = np.full((len(features), self.num_classes), -np.inf, dtype=np.float32)
+        table[:, self.classes] = log_probs
+        return table
 
 
-def out_of_fold_log_probs(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, fold_of: np.ndarray
-) -> np.ndarray:
-    """Logistic regression (``C=10``) where no model predicts a sample that it has seen.
-
-    Classes are weighted by their size: balanced weights were no better on imbalanced data.
-
-    Args:
-        features: (N, d) float array of unit rows
-        labels: (N,) int array in [0, K), at least two different ones
-        num_classes: K
-        fold_of: (N,) int array from :func:`assign_folds`
-
-    Returns:
-        (N, K) float64 array of log-probabilities; -inf for classes without samples. A row of NaN,
-        no opinion, for samples that every model was fitted on
-    """
-    held_out = [fold_of == fold for fold in np.unique(fold_of[fold_of != ALWAYS_TRAIN])]
-    fits = [partial(_out_of_fold_fit, features, labels, num_classes, test) for test in held_out]
-    log_probs = np.full((len(labels), num_classes), np.nan)
-    with convergence_logged("out-of-fold fit"):
-        for test, rows in zip(held_out, run_side_by_side(fits), strict=True):
-            log_probs[test] = rows
-    return log_probs
-
-
-def _out_of_fold_fit(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, test: np.ndarray
-) -> np.ndarray:
-    train = ~test
-    return _fit_predict(
-        features[train], labels[train], features[test], num_classes, 10.0, None,
-        OUT_OF_FOLD_TOLERANCE,
-    )  # fmt: skip
-
-
-def _fit_predict(
-    train: np.ndarray,
+def fit_visual(
+    features: np.ndarray,
     labels: np.ndarray,
-    test: np.ndarray,
+    fold_of: np.ndarray,
     num_classes: int,
-    c: float,
-    class_weight: str | None,
-    tolerance: float,
-) -> np.ndarray:
-    """Fits on ``train`` and returns the (len(test), K) log-probabilities of ``test``."""
-    from sklearn.linear_model import LogisticRegression
+    *,
+    device: torch.device | str = "cpu",
+    reduce: Reduce | None = None,
+) -> VisualModels:
+    """Fits the model of the paper, and one for each fold that is fitted on the others.
 
-    model = LogisticRegression(
-        C=c, class_weight=class_weight, tol=tolerance, max_iter=MAX_ITERATIONS
+    The first is class-balanced, with ``C=1``, as in Feng et al. (CLIPCleaner, ACM MM 2024) and
+    their reference implementation. The others have ``C=10`` and weigh classes by their size:
+    balanced weights were no better on imbalanced data. All are multinomial, with intercept and L2
+    on the coefficients only, and are fitted side by side. Started from the first, the others
+    would need about as many passes over the rows as from nothing.
+
+    Args:
+        features: (N, d) float32 of unit rows; those of a fold together, if it is to be fast
+        labels: (N,) int in [0, K), at least two different ones
+        fold_of: (N,) int from :func:`assign_folds`
+        num_classes: K
+        device ("cpu"): torch device, CPU or CUDA
+        reduce (None): sums a tensor over processes that hold different rows
+
+    Returns:
+        the models
+    """
+    sizes = _sizes(labels, num_classes, reduce)
+    classes = np.flatnonzero(sizes)
+    tested = np.flatnonzero(_sizes(fold_of + 1, 0, reduce)[1:])
+    position = np.cumsum(sizes > 0) - 1
+    weights = np.ones((1 + len(tested), len(labels)), dtype=np.float32)
+    weights[0] = (sizes.sum() / (len(classes) * np.maximum(sizes, 1)))[labels]
+    weights[1:] = fold_of != tested[:, None]
+    models = fit_logistic(
+        features,
+        position[labels],
+        len(classes),
+        weights,
+        [SEEN_C] + [UNSEEN_C] * len(tested),
+        [SEEN_TOLERANCE] + [UNSEEN_TOLERANCE] * len(tested),
+        device=device,
+        reduce=reduce,
     )
-    model.fit(train.astype(np.float64), labels)
-    logits = model.decision_function(test.astype(np.float64))
-    if logits.ndim == 1:  # two classes: one logit, that of the second
-        logits = np.stack([np.zeros_like(logits), logits], axis=1)
-    log_probs = np.full((len(test), num_classes), -np.inf)
-    log_probs[:, model.classes_] = log_softmax(logits)
-    return log_probs
+    if not models.converged.all():
+        logger.warning(
+            "%d of %d logistic regressions did not converge in %d passes over the samples",
+            np.sum(~models.converged), len(models.converged), models.passes,
+        )  # fmt: skip
+    return VisualModels(models, classes, tested, num_classes)
+
+
+def _sizes(values: np.ndarray, least: int, reduce: Reduce | None) -> np.ndarray:
+    """Counts each value in [0, ...), in all processes; at least as many entries as ``least``."""
+    counts = np.bincount(values, minlength=least)
+    if reduce is None:
+        return counts
+    import torch
+
+    return reduce(torch.from_numpy(counts)).numpy()

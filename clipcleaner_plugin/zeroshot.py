@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
-from .fitting import run_side_by_side
-
 REDUCTIONS = ("mean", "sum")
-_BLOCK = 8192  # rows; fixed, so that a row's result does not depend on the number of cores
 
 
 def normalize_rows(matrix: np.ndarray) -> np.ndarray:
@@ -24,7 +20,7 @@ def normalize_rows(matrix: np.ndarray) -> np.ndarray:
         zeros), becomes a row of NaN
     """
     with np.errstate(over="ignore"):  # beyond float32 is not finite, hence NaN below
-        rows = np.array(matrix, dtype=np.float32)
+        rows = np.array(matrix, dtype=np.float32, order="C")
     # Dividing by the largest entry first keeps the squares of huge and of tiny rows in range.
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         rows /= np.max(np.abs(rows), axis=1, keepdims=True, initial=0)
@@ -33,43 +29,42 @@ def normalize_rows(matrix: np.ndarray) -> np.ndarray:
     return rows
 
 
-def zeroshot_log_probs(
-    image_features: np.ndarray,
-    text_features: Sequence[np.ndarray],
-    temperature: float,
-    prompt_reduce: str = "mean",
-) -> np.ndarray:
-    """Classifies images by their similarity to the prompts of each class.
+class ZeroShot:
+    """The zero-shot classifier of some classes, for a block of images at a time.
 
     ``P(k|i)`` is proportional to ``sum_j exp(<f_i, t_kj> / T)`` over the prompts ``j`` of class
     ``k`` (Feng et al., CLIPCleaner, ACM MM 2024, section 3); with ``prompt_reduce="mean"`` the sum
     is divided by the number of prompts, so that a class gains nothing by having more of them.
-
-    Args:
-        image_features: (N, d) float array of unit rows; a NaN row gives a NaN row
-        text_features: K float arrays of shape (m_k, d) of unit rows, m_k >= 1
-        temperature: ``T`` > 0
-        prompt_reduce: "mean" or "sum" over the prompts of a class
-
-    Returns:
-        (N, K) float32 array of log-probabilities, finite however small the probability
     """
-    counts = np.array([len(prompts) for prompts in text_features])
-    prompts = np.concatenate([np.asarray(t, dtype=np.float32) for t in text_features])
-    images = np.asarray(image_features, dtype=np.float32)
-    log_probs = np.empty((len(images), len(counts)), dtype=np.float32)
 
-    def classify(start: int) -> None:
-        rows = slice(start, start + _BLOCK)
-        logits = images[rows] @ prompts.T / np.float32(temperature)
-        if len(prompts) > len(counts):
-            logits = _logsumexp_groups(logits, counts)
-            if prompt_reduce == "mean":
-                logits -= np.log(counts).astype(np.float32)
-        log_probs[rows] = log_softmax(logits)
+    def __init__(self, text_features: Sequence[np.ndarray], prompt_reduce: str = "mean") -> None:
+        """Makes the classifier.
 
-    run_side_by_side([partial(classify, start) for start in range(0, len(images), _BLOCK)])
-    return log_probs
+        Args:
+            text_features: K float arrays of shape (m_k, d) of unit rows, m_k >= 1
+            prompt_reduce: "mean" or "sum" over the prompts of a class
+        """
+        self._counts = np.array([len(prompts) for prompts in text_features])
+        self._prompts = np.concatenate([np.asarray(t, dtype=np.float32) for t in text_features])
+        self._mean = prompt_reduce == "mean"
+
+    def log_probs(self, image_features: np.ndarray, temperature: float) -> np.ndarray:
+        """Classifies images.
+
+        Args:
+            image_features: (n, d) float array of unit rows; a NaN row gives a NaN row
+            temperature: ``T`` > 0
+
+        Returns:
+            (n, K) float32 array of log-probabilities, finite however small the probability
+        """
+        images = np.asarray(image_features, dtype=np.float32)
+        logits = images @ self._prompts.T / np.float32(temperature)
+        if len(self._prompts) > len(self._counts):
+            logits = _logsumexp_groups(logits, self._counts)
+            if self._mean:
+                logits -= np.log(self._counts).astype(np.float32)
+        return log_softmax(logits)
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from hypothesis.extra.numpy import arrays
 from clipcleaner_plugin.fusion import (
     MIN_MARGINS,
     VISUAL_FLOOR,
+    agreements,
     clean_scores,
     fuse,
     label_margins,
@@ -29,42 +30,43 @@ def opinion(right: int, n: int, classes: int = 3) -> np.ndarray:
 LABELS = np.zeros(100, dtype=int)
 
 
+def weight_of(zeroshot: np.ndarray, visual: np.ndarray, labels: np.ndarray) -> float:
+    return language_weight(agreements(zeroshot, visual, labels))
+
+
 def test_equal_agreement_is_equal_weight() -> None:
-    assert language_weight(opinion(70, 100), opinion(70, 100), LABELS) == 0.5
-    assert language_weight(opinion(0, 100), opinion(0, 100), LABELS) == 0.5
+    assert weight_of(opinion(70, 100), opinion(70, 100), LABELS) == 0.5
+    assert weight_of(opinion(0, 100), opinion(0, 100), LABELS) == 0.5
 
 
 def test_weights_are_the_sixth_power_of_agreement() -> None:
-    weight = language_weight(opinion(60, 100), opinion(80, 100), LABELS)
+    weight = weight_of(opinion(60, 100), opinion(80, 100), LABELS)
     assert weight == pytest.approx(0.6**6 / (0.6**6 + 0.8**6))
-    other_way = language_weight(opinion(80, 100), opinion(60, 100), LABELS)
+    other_way = weight_of(opinion(80, 100), opinion(60, 100), LABELS)
     assert other_way == pytest.approx(1 - weight)
-    assert language_weight(opinion(40, 100), opinion(80, 100), LABELS) < 0.02
+    assert weight_of(opinion(40, 100), opinion(80, 100), LABELS) < 0.02
 
 
 def test_wrong_labels_that_hit_both_alike_cancel() -> None:
-    clean = language_weight(opinion(60, 100), opinion(80, 100), LABELS)
-    noisy = language_weight(opinion(30, 100), opinion(40, 100), LABELS)
+    clean = weight_of(opinion(60, 100), opinion(80, 100), LABELS)
+    noisy = weight_of(opinion(30, 100), opinion(40, 100), LABELS)
     assert noisy == pytest.approx(clean)
 
 
 @given(st.integers(0, 99), st.integers(0, 100))
 def test_more_agreement_is_never_less_weight(right: int, visual: int) -> None:
-    weights = [
-        language_weight(opinion(r, 100), opinion(visual, 100), LABELS) for r in (right, right + 1)
-    ]
+    weights = [weight_of(opinion(r, 100), opinion(visual, 100), LABELS) for r in (right, right + 1)]
     assert 0 <= weights[0] <= weights[1] <= 1
 
 
 def test_only_one_opinion_has_all_the_weight() -> None:
-    assert language_weight(None, opinion(5, 100), LABELS) == 0
-    assert language_weight(opinion(5, 100), np.full((100, 3), np.nan), LABELS) == 1
+    assert weight_of(opinion(5, 100), np.full((100, 3), np.nan), LABELS) == 1
 
 
 def test_samples_that_one_side_is_silent_on_do_not_count() -> None:
     zeroshot, visual = opinion(50, 100), opinion(100, 100)
     visual[50:] = np.nan
-    assert language_weight(zeroshot, visual, LABELS) == 0.5
+    assert weight_of(zeroshot, visual, LABELS) == 0.5
 
 
 def test_half_and_half_is_the_square_root_of_the_product() -> None:

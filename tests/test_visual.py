@@ -11,14 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from clipcleaner_plugin import visual
-from clipcleaner_plugin.visual import (
-    ALWAYS_TRAIN,
-    assign_folds,
-    in_sample_log_probs,
-    out_of_fold_log_probs,
-    row_hashes,
-)
+from clipcleaner_plugin import logistic
+from clipcleaner_plugin.visual import ALWAYS_TRAIN, assign_folds, fit_visual, row_hashes
 
 
 def test_hashes_are_of_the_content() -> None:
@@ -76,7 +70,7 @@ def test_a_class_of_copies_has_nothing_to_learn_from() -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 5])
-def test_in_sample_is_scikit_learns_balanced_model(classes: int) -> None:
+def test_the_model_of_all_samples_is_scikit_learns_balanced_one(classes: int) -> None:
     data = make_clusters(120, classes)
     labels = flip(data.truth, classes, 0.3)
     labels[labels == 1] = 0  # class 1 has no samples, class 0 twice as many
@@ -84,7 +78,7 @@ def test_in_sample_is_scikit_learns_balanced_model(classes: int) -> None:
     x = data.images.astype(np.float64)
     model = LogisticRegression(C=1, class_weight="balanced", tol=1e-9, max_iter=10_000)
     expected = model.fit(x, labels).predict_proba(x)
-    found = np.exp(in_sample_log_probs(data.images, labels, classes))
+    found = np.exp(fit_visual(data.images, labels, np.arange(120) % 2, classes).seen(data.images))
     assert found[:, model.classes_] == pytest.approx(expected, abs=1e-4)
     absent = np.setdiff1d(np.arange(classes), model.classes_)
     assert np.all(found[:, absent] == 0)
@@ -94,7 +88,7 @@ def test_every_sample_is_predicted_by_a_model_that_has_not_seen_it() -> None:
     data = make_clusters(60, 3)
     fold_of = np.arange(60) % 4
     fold_of[5] = ALWAYS_TRAIN
-    found = out_of_fold_log_probs(data.images, data.truth, 3, fold_of)
+    found = fit_visual(data.images, data.truth, fold_of, 3).unseen(data.images, fold_of)
     x = data.images.astype(np.float64)
     for fold in range(4):
         test = fold_of == fold
@@ -106,8 +100,10 @@ def test_every_sample_is_predicted_by_a_model_that_has_not_seen_it() -> None:
 
 def test_nothing_to_predict_is_no_error() -> None:
     data = make_clusters(3, 3)
-    found = out_of_fold_log_probs(data.images, data.truth, 3, np.full(3, ALWAYS_TRAIN))
-    assert np.isnan(found).all()
+    nowhere = np.full(3, ALWAYS_TRAIN)
+    models = fit_visual(data.images, data.truth, nowhere, 3)
+    assert np.isnan(models.unseen(data.images, nowhere)).all()
+    assert models.seen(data.images).argmax(axis=1).tolist() == data.truth.tolist()
 
 
 @settings(max_examples=5, deadline=None)
@@ -115,22 +111,17 @@ def test_nothing_to_predict_is_no_error() -> None:
 def test_rows_are_distributions(seed: int) -> None:
     data = make_clusters(40, 4, seed=seed)
     fold_of = assign_folds(row_hashes(data.images, seed), data.truth, 3)
-    for log_probs in (
-        in_sample_log_probs(data.images, data.truth, 5),
-        out_of_fold_log_probs(data.images, data.truth, 5, fold_of),
-    ):
+    models = fit_visual(data.images, data.truth, fold_of, 5)
+    for log_probs in (models.seen(data.images), models.unseen(data.images, fold_of)):
         assert np.exp(log_probs).sum(axis=1) == pytest.approx(np.ones(40))
         assert np.all(np.isneginf(log_probs[:, 4]))
 
 
-def test_a_fit_that_does_not_converge_is_logged_and_no_warning(
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    recwarn: pytest.WarningsRecorder,
+def test_a_fit_that_does_not_converge_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(visual, "MAX_ITERATIONS", 2)
+    monkeypatch.setattr(logistic, "MAX_PASSES", 2)
     data = make_clusters(60, 3)
     with caplog.at_level(logging.WARNING, "clipcleaner_plugin"):
-        in_sample_log_probs(data.images, data.truth, 3)
-    assert "class-balanced fit did not converge" in caplog.text
-    assert not [w for w in recwarn if "converge" in str(w.message)]
+        fit_visual(data.images, data.truth, np.arange(60) % 2, 3)
+    assert "3 of 3 logistic regressions did not converge in 2 passes" in caplog.text

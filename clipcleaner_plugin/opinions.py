@@ -1,0 +1,137 @@
+"""Both classifiers, fitted, and asked about the scorable samples one block after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from . import visual
+from .fitting import in_order, one_blas_thread
+from .inputs import Inputs
+from .visual import VisualModels
+from .zeroshot import ZeroShot
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+
+# Numbers in a table of one block, and its least and most rows. Fixed, so that no row's result
+# depends on the number of cores.
+_BLOCK = 2**19
+_ROWS_OF_BLOCK = (64, 8192)
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """The scorable samples, in an order that their content decides, and who judges them.
+
+    A table of all samples and classes never exists: :meth:`each_block` asks for a block at a time.
+
+    Attributes:
+        rows: (n,) int, where these samples stand among all
+        features: (n, d) float32 unit rows
+        labels: (n,) int in [0, K)
+        fold_of: (n,) int from :func:`clipcleaner_plugin.visual.assign_folds`
+        num_classes: K
+        language: None without text features
+        images: None where all samples are of one class
+        lonely: number of samples without another image in their class
+    """
+
+    rows: np.ndarray
+    features: np.ndarray
+    labels: np.ndarray
+    fold_of: np.ndarray
+    num_classes: int
+    language: ZeroShot | None
+    images: VisualModels | None
+    lonely: int
+
+    def zeroshot(self, block: slice, temperature: float) -> np.ndarray | None:
+        """Log-probabilities by language, (b, K) float32; None without text features."""
+        if self.language is None:
+            return None
+        return self.language.log_probs(self.features[block], temperature)
+
+    def seen(self, block: slice) -> np.ndarray | None:
+        """Log-probabilities by the model of the paper, (b, K) float32; None where there is none."""
+        return None if self.images is None else self.images.seen(self.features[block])
+
+    def unseen(self, block: slice) -> np.ndarray:
+        """Out-of-fold log-probabilities, (b, K) float32; rows are NaN where there are none."""
+        if self.images is None:
+            count = len(self.labels[block])
+            return np.full((count, self.num_classes), np.nan, dtype=np.float32)
+        return self.images.unseen(self.features[block], self.fold_of[block])
+
+    def each_block(self, work: Callable[[slice], T]) -> Iterator[T]:
+        """Applies a function to every block of rows, on all cores, and yields what it returns."""
+        least, most = _ROWS_OF_BLOCK
+        size = min(max(_BLOCK // max(self.num_classes, 1), least), most)
+        starts = range(0, len(self.rows), size)
+        with one_blas_thread():
+            yield from in_order(work, [slice(start, start + size) for start in starts])
+
+
+def form_opinions(
+    inputs: Inputs, prompt_reduce: str, folds: int, seed: int, device: torch.device | str = "cpu"
+) -> Opinions:
+    """Fits both classifiers to the samples that have an image, a label and a choice of classes.
+
+    Needs checked inputs; see :func:`clipcleaner_plugin.score_labels` for the other arguments.
+    """
+    k, texts = inputs.num_classes, inputs.text_features
+    complete = inputs.has_image & (inputs.labels >= 0)
+    rows = np.flatnonzero(complete) if k > 1 else np.zeros(0, dtype=np.int64)
+    hashes = _hashes(inputs, rows, seed)
+    fold_of = visual.assign_folds(hashes, inputs.labels[rows], folds)
+    # Everything runs in an order that the content decides: a permutation of the samples permutes
+    # the result to the bit, whatever the rounding of sums. The samples of a fold lie together.
+    order = np.lexsort([hashes, inputs.labels[rows], fold_of])
+    rows, fold_of = rows[order], fold_of[order]
+    features, labels = _gather(inputs, rows), inputs.labels[rows]
+    images = None
+    if len(np.unique(labels)) > 1:
+        images = visual.fit_visual(features, labels, fold_of, k, device=device)
+    # The only image of its class: a model that has seen it says nothing, others know no such class
+    lonely = int(np.sum(fold_of == visual.ALWAYS_TRAIN)) if images else len(rows)
+    # Unless language is asked, nobody judges it. These samples come first.
+    scorable = slice(0 if texts is not None else lonely, None)
+    return Opinions(
+        rows[scorable],
+        features[scorable],
+        labels[scorable],
+        fold_of[scorable],
+        k,
+        ZeroShot(texts, prompt_reduce) if texts else None,
+        images,
+        lonely,
+    )
+
+
+def _hashes(inputs: Inputs, rows: np.ndarray, seed: int) -> np.ndarray:
+    """Hashes of the unit rows, (n,) uint64."""
+    parts = [rows[block] for block in _blocks(len(rows))]
+    with one_blas_thread():
+        hashed = in_order(lambda part: visual.row_hashes(inputs.unit_rows(part), seed), parts)
+        return np.concatenate([np.zeros(0, dtype=np.uint64), *hashed])
+
+
+def _gather(inputs: Inputs, rows: np.ndarray) -> np.ndarray:
+    """Copies unit rows, (n, d) float32, in the order given."""
+    import torch
+
+    # Torch aligns its memory, and a product of matrices may round by where they lie
+    features = torch.empty(len(rows), inputs.image_features.shape[1]).numpy()
+    for block in _blocks(len(rows)):
+        features[block] = inputs.unit_rows(rows[block])
+    return features
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    size = _ROWS_OF_BLOCK[1]
+    return (slice(start, start + size) for start in range(0, count, size))
