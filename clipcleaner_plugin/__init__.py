@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "compute_embeddings": ".embeddings",
+    "load_embeddings": ".embeddings",
     "score_labels": ".scoring",
     "LabelScores": ".scoring",
     "inject_noise": ".noise",
@@ -66,6 +67,7 @@ __all__ = [
     "get_run_info",
     "inject_noise",
     "list_runs",
+    "load_embeddings",
     "load_model",
     "load_predictions",
     "load_results",

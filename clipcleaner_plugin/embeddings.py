@@ -148,6 +148,48 @@ def dataset_store(dataset: fo.Dataset, identity: str) -> EmbeddingStore:
     return EmbeddingStore(str(dataset._doc.id), identity)
 
 
+def load_embeddings(
+    samples: SampleCollection,
+    model: str = "ViT-B-32",
+    pretrained: str | None = "openai",
+    preprocess: Mapping[str, Any] | None = None,
+) -> dict[str, np.ndarray]:
+    """Returns the vectors that the durable store has of samples; nothing is computed.
+
+    FiftyOne takes them in place of a field, and passes over samples that have none::
+
+        vectors = cc.load_embeddings(dataset)
+        fob.compute_similarity(dataset, embeddings=vectors, brain_key="similar")
+        fob.compute_visualization(dataset, embeddings=vectors, brain_key="map")
+
+    Args:
+        samples: a dataset or view
+        model ("ViT-B-32"): as it was computed, see :func:`compute_embeddings`
+        pretrained ("openai"): as it was computed
+        preprocess (None): as it was computed
+
+    Returns:
+        ``{sample id: (d,) float32}`` in the order of ``samples``, without those whose image could
+        not be read; views of one array
+
+    Raises:
+        ValueError: if the store has no vector of any of the samples
+    """
+    from .models import model_identity
+
+    check_images(samples)
+    ids = samples.values("id")
+    identity = model_identity(model, pretrained, preprocess=preprocess)
+    vectors = dataset_store(samples._root_dataset, identity).read(ids)
+    found = ~np.isnan(vectors).any(axis=1) if vectors.shape[1] else np.zeros(len(ids), dtype=bool)
+    if not found.any():
+        raise ValueError(
+            f"no embeddings of {identity} are stored for these {len(ids)} samples: name the model "
+            "that they were computed with, or call compute_embeddings() first"
+        )
+    return {i: v for i, v, ok in zip(ids, vectors, found, strict=True) if ok}
+
+
 def check_vector_field(dataset: fo.Dataset, field_name: str, identity: str) -> None:
     """Raises ValueError unless a field is free, or holds vectors of the model ``identity``."""
     if not field_name.isidentifier() or field_name.startswith("_"):
