@@ -178,6 +178,7 @@ def apply_clipcleaner(
         temperature=temperature,
         folds=folds,
         seed=seed,
+        device=device,
     )
 
     written_field = embeddings_field or _inherited_field(dataset, key, embeddings)

@@ -1,19 +1,15 @@
-"""How models are fitted: with a result that no number of threads changes, warnings in the log."""
+"""Work on all cores, with a result that their number does not change."""
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -36,19 +32,6 @@ def one_blas_thread() -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
-
-
-def run_side_by_side(jobs: Sequence[Callable[[], T]]) -> list[T]:
-    """Runs functions on all cores, each of them on one thread of BLAS.
-
-    Args:
-        jobs: functions without arguments, independent of each other
-
-    Returns:
-        their results, in order, the same on any number of cores
-    """
-    with one_blas_thread():
-        return list(in_order(lambda job: job(), jobs))
 
 
 def in_order(work: Callable[[S], T], items: Iterable[S]) -> Iterator[T]:
@@ -83,25 +66,3 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-@contextmanager
-def convergence_logged(what: str) -> Iterator[None]:
-    """Logs a fit's complaint that it did not converge, once; other warnings pass.
-
-    Args:
-        what: names the fit in the log
-    """
-    from sklearn.exceptions import ConvergenceWarning
-
-    # Catching warnings changes the whole process, like the limit above: one thread after the other,
-    # or the last to finish would leave them caught for good
-    with _LOCK, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        yield
-    complaints = [w for w in caught if issubclass(w.category, ConvergenceWarning)]
-    if complaints:
-        logger.warning("The %s did not converge: %s", what, complaints[0].message)
-    for other in caught:
-        if other not in complaints:
-            warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)

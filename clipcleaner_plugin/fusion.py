@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from .evidence import given
-from .fitting import convergence_logged, one_blas_thread
 from .mixture import fit_mixture, sigmoid
 from .zeroshot import log_softmax
 
@@ -115,8 +114,7 @@ def clean_scores(margins: np.ndarray, seed: int) -> np.ndarray:
     own = sigmoid(margins)
     if len(margins) < MIN_MARGINS:
         return own.astype(np.float32)
-    with convergence_logged("mixture of the margins"), one_blas_thread():
-        mixture = fit_mixture(margins, seed, tied=True)
+    mixture = fit_mixture(margins, seed, tied=True)
     if mixture is None:
         return own.astype(np.float32)
     return np.maximum(mixture.posterior(margins), own).astype(np.float32)

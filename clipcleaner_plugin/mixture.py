@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from . import em
 
 # Variances that differ by less than this, relative to their size, count as one: the parabola is a
 # straight line then, and written around a vertex that far away it would only lose digits.
@@ -90,42 +93,58 @@ class ScoreMixture:
 
 
 def fit_mixture(scores: np.ndarray, seed: int, *, tied: bool = False) -> ScoreMixture | None:
-    """Fits the mixture by expectation maximisation (scikit-learn's ``GaussianMixture``).
-
-    The scores are sorted first: the k-means start is drawn from their positions, so that another
-    order of the same scores could end in another optimum.
+    """Fits the mixture to one set of scores; see :func:`fit_mixtures`.
 
     Args:
         scores: (n,) float array, finite
-        seed: seeds the k-means start of the fit, in [0, 2**32)
+        seed, tied: as there
+
+    Returns:
+        the mixture, or None where two components cannot be told apart
+    """
+    return fit_mixtures(scores, [np.arange(len(scores))], seed, tied=tied)[0]
+
+
+def fit_mixtures(
+    scores: np.ndarray, members: Sequence[np.ndarray], seed: int, *, tied: bool = False
+) -> list[ScoreMixture | None]:
+    """Fits a mixture to each of many groups of scores, all at once.
+
+    The solution is that of scikit-learn's ``GaussianMixture`` on the sorted scores of the group.
+    They are sorted, because its k-means start is drawn from their positions: another order of the
+    same scores could end in another optimum.
+
+    Args:
+        scores: (N,) float array, finite where it is used
+        members: the positions of each group, which may not overlap
+        seed: seeds the k-means start of the fits, in [0, 2**32)
         tied: give both components one variance, which makes the log-odds a straight line, and
             run to convergence (otherwise scikit-learn's tolerance, as in the paper's code)
 
     Returns:
-        the mixture, or None where two components cannot be told apart: fewer than two scores, or
-        all of them equal
+        a mixture each, or None where two components cannot be told apart: fewer than two scores,
+        or all of them equal
     """
-    from sklearn.mixture import GaussianMixture
+    groups = [np.sort(np.asarray(scores[group], dtype=np.float64)) for group in members]
+    usable = [i for i, g in enumerate(groups) if len(g) > 1 and g[0] < g[-1]]
+    mixtures: list[ScoreMixture | None] = [None] * len(groups)
+    if usable:
+        values = np.concatenate([groups[i] for i in usable])
+        sizes = np.array([len(groups[i]) for i in usable])
+        found = em.fit(values, sizes, seed, tied=tied, tol=1e-7 if tied else 1e-3)
+        for place, i in enumerate(usable):
+            columns = found.weights[:, place], found.means[:, place], found.variances[:, place]
+            mixtures[i] = _in_order(*columns)
+    return mixtures
 
-    values = np.sort(np.asarray(scores, dtype=np.float64))
-    if len(values) < 2 or values[0] == values[-1]:
-        return None
-    fit = GaussianMixture(
-        n_components=2,
-        covariance_type="tied" if tied else "full",
-        tol=1e-7 if tied else 1e-3,
-        max_iter=2000,
-        random_state=seed,
-    ).fit(values[:, None])
-    order = np.argsort(fit.means_[:, 0], kind="stable")
-    means, weights = fit.means_[order, 0].tolist(), fit.weights_[order].tolist()
-    variances = fit.covariances_.ravel()[[0, 0] if tied else order].tolist()
-    floor = float(np.finfo(np.float64).tiny)  # a component that has died out: its log is finite
-    return ScoreMixture(
-        (max(weights[0], floor), max(weights[1], floor)),
-        (means[0], means[1]),
-        (variances[0], variances[1]),
-    )
+
+def _in_order(weights: np.ndarray, means: np.ndarray, variances: np.ndarray) -> ScoreMixture:
+    """Makes a mixture of two components, the lower one first."""
+    order = np.argsort(means, kind="stable")
+    floor = np.finfo(np.float64).tiny  # a component that has died out: its log is finite
+    weights = np.maximum(weights, floor)
+    (w0, w1), (m0, m1), (v0, v1) = (a[order].tolist() for a in (weights, means, variances))
+    return ScoreMixture((w0, w1), (m0, m1), (v0, v1))
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

@@ -8,8 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from .evidence import groups
-from .fitting import convergence_logged, one_blas_thread
-from .mixture import ScoreMixture, fit_mixture
+from .mixture import ScoreMixture, fit_mixtures
 
 LOSSES = ("zeroshot_loss", "visual_loss")
 CONSISTENCIES = ("zeroshot_consistency", "visual_consistency")
@@ -79,12 +78,11 @@ def loss_mixtures(evidence: Mapping[str, np.ndarray], labels: np.ndarray, seed: 
     """
     labels = np.asarray(labels)
     mixtures: Mixtures = {}
-    with convergence_logged("mixture of a class"), one_blas_thread():
-        for name in LOSSES:
-            scores = evidence[name]
-            positions = np.flatnonzero(np.isfinite(scores) & (labels >= 0))
-            members = [positions[group] for group in groups(labels[positions])]
-            mixtures[name] = [(group, fit_mixture(scores[group], seed)) for group in members]
+    for name in LOSSES:
+        scores = evidence[name]
+        positions = np.flatnonzero(np.isfinite(scores) & (labels >= 0))
+        members = [positions[group] for group in groups(labels[positions])]
+        mixtures[name] = list(zip(members, fit_mixtures(scores, members, seed), strict=True))
     return mixtures
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.mixture import GaussianMixture
 
-from clipcleaner_plugin.mixture import ScoreMixture, fit_mixture, sigmoid
+from clipcleaner_plugin import em
+from clipcleaner_plugin.mixture import ScoreMixture, fit_mixture, fit_mixtures, sigmoid
 
 weights = st.floats(0.001, 0.999)
 means = st.floats(-20, 20)
@@ -110,6 +113,53 @@ def test_it_is_scikit_learns_fit() -> None:
     assert mixture.means == pytest.approx(plain.means_.ravel()[order], rel=1e-6)
     assert mixture.weights == pytest.approx(plain.weights_[order], rel=1e-6)
     assert mixture.variances == pytest.approx(plain.covariances_.ravel()[order], rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 51])
+def test_many_groups_at_once_are_scikit_learns_fits_one_by_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sizes = [2, 3, 5, 1, 40, 400, 3000, 20, 17]
+    labels = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    scores = np.where(
+        rng.uniform(size=len(labels)) < 0.3,
+        rng.uniform(0, 0.7, len(labels)),
+        rng.beta(5, 1 + labels % 3, len(labels)),
+    ).astype(np.float32)
+    scores[labels == 7] = 0.25
+    members = [np.flatnonzero(labels == group) for group in range(len(sizes))]
+    found = fit_mixtures(scores, members, seed)
+    assert found[3] is None and found[7] is None
+    for mixture, group in zip(found, members, strict=True):
+        if mixture is None:
+            continue
+        values = np.sort(scores[group]).astype(np.float64)[:, None]
+        plain = GaussianMixture(2, random_state=seed, max_iter=2000).fit(values)
+        order = plain.means_.ravel().argsort()
+        assert mixture.means == pytest.approx(plain.means_.ravel()[order], abs=1e-9)
+        assert mixture.weights == pytest.approx(plain.weights_[order], abs=1e-9)
+        assert mixture.variances == pytest.approx(plain.covariances_.ravel()[order], abs=1e-9)
+        assert fit_mixture(scores[group], seed) == mixture
+
+
+def test_a_tied_mixture_is_scikit_learns() -> None:
+    rng = np.random.default_rng(2)
+    scores = np.concatenate([rng.normal(-3, 1, 200), rng.normal(1, 1.5, 900)])
+    plain = GaussianMixture(2, covariance_type="tied", tol=1e-7, max_iter=2000, random_state=51)
+    plain.fit(np.sort(scores)[:, None])
+    mixture = fit_mixture(scores, 51, tied=True)
+    assert mixture is not None
+    assert mixture.means == pytest.approx(np.sort(plain.means_.ravel()), abs=1e-6)
+    assert mixture.variances[0] == pytest.approx(plain.covariances_.item(), abs=1e-6)
+
+
+def test_a_fit_without_end_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(em, "MAX_STEPS", 1)
+    with caplog.at_level(logging.WARNING, "clipcleaner_plugin"):
+        mixture = fit_mixture(np.random.default_rng(0).uniform(size=50), 51)
+    assert mixture is not None
+    assert "1 mixtures did not converge in 1 steps" in caplog.text
 
 
 def test_a_tied_mixture_finds_a_small_cluster_and_has_straight_log_odds() -> None:
