@@ -44,7 +44,7 @@ def score_figure(histogram: Mapping[str, Sequence[int]]) -> Any:
         bargap=0,
         title="Clean score by verdict",
         xaxis={"title": "clean score: probability that the label is right", "range": [0, 1]},
-        yaxis={"title": "samples", "type": "log"},
+        yaxis={"title": "samples", "type": "log", "dtick": 1},
     )
 
 
@@ -78,8 +78,9 @@ def confusion_figure(confusions: Sequence[tuple[str, str, int]]) -> Any:
             hovertemplate="%{z:,} × given %{y}, suggested %{x}<extra></extra>",
         )
     )
-    figure.update_xaxes(type="category", title="suggested label")
-    figure.update_yaxes(type="category", title="given label", autorange="reversed")
+    figure.update_xaxes(type="category", title={"text": "suggested label", "standoff": 8})
+    title = {"text": "given label", "standoff": 8}
+    figure.update_yaxes(type="category", title=title, autorange="reversed")
     more = f" (the {MAX_CLASSES} most frequent)" if len(weight) > MAX_CLASSES else ""
     return figure.update_layout(title=f"Mislabeled: given and suggested labels{more}")
 

@@ -143,7 +143,7 @@ def _disagreement(config: CLIPCleanerConfig) -> tuple[list[Any], Any]:
     # None is less than any number: what one opinion has not judged is no disagreement
     first = (words >= 1) & (looks >= 0) & (looks < config.theta_cons)
     second = (looks >= 1) & (words >= 0) & (words < config.theta_cons)
-    return [first | second], -(words - looks).abs()
+    return [first | second], (words - looks).abs() * -1
 
 
 _SAVED = ("mislabeled", "clean", "uncertain")

@@ -41,7 +41,7 @@ _WHAT = {
     ),
 }
 # Wide enough for any panel, high enough for the figure to be read
-_HEIGHTS = {"scores": 340, "confusions": 480}
+_HEIGHTS = {"scores": 340, "confusions": 400}
 
 
 def add_run_choice(panel: types.Object, state: RunState, on_change: Handler) -> None:

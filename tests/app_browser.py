@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,3 +138,32 @@ def wait_for_count(page: Page, n: int) -> None:
     while grid_count(page) != n:
         assert time.monotonic() < deadline, f"the grid shows {grid_count(page)} samples, not {n}"
         page.wait_for_timeout(100)
+
+
+def take_picture(page: Page, name: str) -> None:
+    """Takes a picture for the documentation, where SCREENSHOTS names a folder."""
+    folder = os.environ.get("SCREENSHOTS")
+    if folder:
+        page.mouse.move(5, 5)  # no tooltip in the picture
+        page.wait_for_timeout(3000)
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def wait_until(condition: Callable[[], bool], what: str, page: Page) -> None:
+    """Waits for something that the page does not show, for example in the database."""
+    deadline = time.monotonic() + _TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen: {what}"
+        page.wait_for_timeout(200)
+
+
+def click_at(page: Page, target: Locator) -> None:
+    """Clicks the middle of a mark in a plot, which lies below plotly's own mouse layer."""
+    box = target.bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.wait_for_timeout(300)  # plotly finds out what it is over
+    page.mouse.down()
+    page.mouse.up()

@@ -7,6 +7,7 @@ from pathlib import Path
 import fiftyone as fo
 import numpy as np
 
+from clipcleaner_plugin.demo_data import demo_dataset, read_images, set_labels
 from clipcleaner_plugin.digits import DIGIT_NAMES, load_half, render
 from clipcleaner_plugin.noise import inject_noise
 
@@ -34,3 +35,15 @@ def make_samples(folder: Path, n: int, rate: float = 0.2) -> list[fo.Sample]:
             )
         )
     return samples
+
+
+def noisy_demo(name: str, rate: float = 0.3) -> fo.Dataset:
+    """Makes a dataset of the demo's digits, the labels of a share of them redrawn."""
+    images = read_images()
+    dataset = demo_dataset(name, images)
+    set_labels(
+        dataset,
+        "ground_truth",
+        images.names(inject_noise(images.labels, len(images.classes), rate=rate)),
+    )
+    return dataset

@@ -7,7 +7,6 @@ Pictures for the documentation are taken where SCREENSHOTS names a folder::
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,38 +22,22 @@ from app_browser import (
     open_page,
     serve,
     submit,
+    take_picture,
     wait_for_count,
 )
-
-from clipcleaner_plugin.demo_data import demo_dataset, read_images, set_labels
-from clipcleaner_plugin.noise import inject_noise
+from noisy_digits import noisy_demo
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = pytest.mark.e2e
 
-RATE = 0.3
-
 
 @pytest.fixture
 def noisy() -> Iterator[fo.Dataset]:
-    """Digits that the embedded CLIP has not seen, 30 % of the labels redrawn."""
-    images = read_images()
-    dataset = demo_dataset("handwritten-digits", images)
-    noisy = inject_noise(images.labels, len(images.classes), rate=RATE)
-    set_labels(dataset, "ground_truth", images.names(noisy))
+    dataset = noisy_demo("handwritten-digits")
     yield dataset
     dataset.delete()
-
-
-def take_picture(page: Page, name: str) -> None:
-    folder = os.environ.get("SCREENSHOTS")
-    if folder:
-        page.mouse.move(5, 5)  # no tooltip in the picture
-        page.wait_for_timeout(3000)
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(folder) / f"{name}.png"))
 
 
 def test_wrong_labels_are_found_and_shown(

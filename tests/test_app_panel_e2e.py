@@ -1,0 +1,234 @@
+"""The panel in the App: what a click shows, thresholds there and back, a run of a worker.
+
+Pictures for the documentation are taken as in test_app_e2e.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fiftyone as fo
+import pytest
+from app_browser import (
+    click_at,
+    field,
+    grid_count,
+    open_page,
+    serve,
+    submit,
+    take_picture,
+    wait_for_count,
+    wait_until,
+)
+from noisy_digits import noisy_demo
+
+import clipcleaner_plugin as cc
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def noisy() -> Iterator[fo.Dataset]:
+    dataset = noisy_demo("handwritten-digits")
+    yield dataset
+    dataset.delete()
+
+
+@pytest.fixture
+def results(noisy: fo.Dataset) -> Any:
+    return cc.apply_clipcleaner(noisy, model=cc.TINY_CLIP, pretrained=None, progress=False)
+
+
+def open_panel(page: Page) -> Locator:
+    page.locator('img[src*="panel.svg"]').click()
+    panel = page.locator('[data-cy="panel-content-clipcleaner"]')
+    panel.wait_for()
+    return panel
+
+
+def bars(panel: Locator, least: int = 3) -> list[Locator]:
+    """The bars of a plot that are high enough to be hit."""
+    panel.locator("g.trace.bars g.point path").first.wait_for()
+    found = panel.locator("g.trace.bars g.point path").all()
+    boxes = [(bar, bar.bounding_box()) for bar in found]
+    return [bar for bar, box in boxes if box and min(box["width"], box["height"]) >= least]
+
+
+def verdicts(dataset: fo.Dataset) -> list[str]:
+    dataset.reload()
+    return dataset.values("clipcleaner_verdict")
+
+
+def slide(panel: Locator, place: int, share: float) -> None:
+    slider = panel.locator(".MuiSlider-root").nth(place)
+    slider.wait_for()
+    box = slider.bounding_box()
+    assert box is not None
+    slider.click(position={"x": share * box["width"], "y": box["height"] / 2})
+
+
+def test_a_click_shows_its_samples(
+    noisy: fo.Dataset, results: Any, repo_root: Path, chromium: str, tmp_path: Path
+) -> None:
+    n = results.counts()
+    with (
+        serve(noisy.name, repo_root, tmp_path / "server.log") as address,
+        open_page(address, chromium, tmp_path / "page.png") as page,
+    ):
+        panel = open_panel(page)
+        panel.get_by_text(f"{n['mislabeled']} of {len(noisy)} labels look wrong").wait_for()
+
+        panel.get_by_role("button", name=f"Uncertain {n['uncertain']}").click()
+        wait_for_count(page, n["uncertain"])
+        panel.get_by_role("button", name=f"Mislabeled {n['mislabeled']}").click()
+        wait_for_count(page, n["mislabeled"])
+        take_picture(page, "app-panel")
+
+        click_at(page, bars(panel)[-1])  # the verdicts are stacked in this order: clean comes last
+        sure = results.view("clean", scores=(31 / 32, 1))
+        wait_for_count(page, len(sure))
+
+        panel.get_by_role("tab", name="Confusions").click()
+        panel.get_by_text("Click a cell").wait_for()
+        given, suggested, pairs = results.confusions()[0]
+        take_picture(page, "app-panel-confusions")
+        click_cell(page, panel, given, suggested)
+        wait_for_count(page, pairs)
+
+        panel.get_by_role("tab", name="Classes").click()
+        panel.get_by_text("Words agree:").wait_for()
+        worst = max(
+            results.statistics().classes.items(),
+            key=lambda item: item[1].mislabeled / item[1].count,
+        )
+        take_picture(page, "app-panel-classes")
+        click_at(page, bars(panel)[0])
+        wait_for_count(page, worst[1].mislabeled)
+
+        form = more_views(page, panel)
+        form.get_by_text("Near the threshold").click()
+        take_picture(page, "app-views")
+        submit(form, "Load")
+        wait_for_count(page, len(results.view("near_threshold")))
+        assert noisy.count_values("clipcleaner_verdict") == {k: v for k, v in n.items() if v}
+
+
+def click_cell(page: Page, panel: Locator, given: str, suggested: str) -> None:
+    """Clicks a cell of the heat map, which is one picture: its place follows from the ticks."""
+    panel.locator("g.heatmaplayer image").wait_for()
+    column = panel.locator("g.xtick text", has_text=suggested).bounding_box()
+    row = panel.locator("g.ytick text", has_text=given).bounding_box()
+    assert column is not None and row is not None
+    page.mouse.move(column["x"] + column["width"] / 2, row["y"] + row["height"] / 2)
+    page.wait_for_timeout(300)
+    page.mouse.down()
+    page.mouse.up()
+
+
+def more_views(page: Page, panel: Locator) -> Locator:
+    panel.get_by_role("button", name="More views").click()
+    form = page.locator('[data-cy="operators-prompt-modal"]')
+    form.get_by_text("Samples to show").wait_for()
+    return form
+
+
+def test_thresholds_are_tried_applied_and_taken_back(
+    noisy: fo.Dataset, results: Any, repo_root: Path, chromium: str, tmp_path: Path
+) -> None:
+    before, thetas = verdicts(noisy), results.thetas
+    with (
+        serve(noisy.name, repo_root, tmp_path / "server.log") as address,
+        open_page(address, chromium, tmp_path / "page.png") as page,
+    ):
+        panel = open_panel(page)
+        panel.get_by_role("tab", name="Thresholds").click()
+        slide(panel, 2, 0.99)
+        preview = panel.get_by_text(re.compile("→.*clean"))
+        preview.wait_for()
+        promised = re.search(r"clean [\d,]+ → ([\d,]+)", preview.inner_text())
+        assert promised is not None
+        take_picture(page, "app-panel-thresholds")
+        assert verdicts(noisy) == before, "nothing is changed before it is applied"
+
+        panel.get_by_role("button", name="Apply", exact=True).click()
+        changed = panel.get_by_role("button", name=f"Clean {promised[1]}")
+        changed.wait_for()
+        assert verdicts(noisy).count("clean") == int(promised[1]) < before.count("clean")
+
+        page.reload()  # panels come back; none of its handlers may change anything then
+        changed.wait_for()
+        back = panel.get_by_role("button", name="Back to 0.50 / 0.80 / 0.50")
+        back.wait_for()
+        assert verdicts(noisy).count("clean") == int(promised[1])
+        assert grid_count(page) == len(noisy)
+        back.click()
+        panel.get_by_role("button", name=f"Clean {before.count('clean')}").wait_for()
+        assert verdicts(noisy) == before
+        assert cc.load_results(noisy).thetas == thetas
+
+
+def test_a_first_run_is_started_in_the_panel_and_made_by_a_worker(
+    noisy: fo.Dataset, repo_root: Path, chromium: str, tmp_path: Path
+) -> None:
+    noisy.persistent = True  # a worker loads it by its name
+    with (
+        serve(noisy.name, repo_root, tmp_path / "server.log") as address,
+        open_page(address, chromium, tmp_path / "page.png") as page,
+    ):
+        panel = open_panel(page)
+        panel.get_by_text("No run yet").wait_for()
+        take_picture(page, "app-panel-empty")
+        panel.get_by_role("button", name="Find wrong labels").click()
+        form = page.locator('[data-cy="operators-prompt-modal"]')
+        field(form, "Model").click()
+        page.get_by_role("option", name="tiny-clip-digits").click()
+        form.get_by_text("Weights").wait_for(state="detached")
+        form.get_by_text("embeddings to compute").wait_for()
+        form.get_by_role("button").last.click()
+        page.get_by_role("menuitem", name=re.compile("^Schedule")).click()
+        submit(form, "Schedule")
+        page.get_by_text("successfully scheduled").first.wait_for()
+        assert cc.list_runs(noisy) == []
+        with worker(repo_root, tmp_path / "worker.log"):
+            wait_until(lambda: is_finished(noisy), "the run of the worker", page)
+        page.reload()
+        found = cc.load_results(noisy).counts()["mislabeled"]
+        panel.get_by_text(f"{found} of {len(noisy)} labels look wrong").wait_for()
+        panel.get_by_role("button", name=f"Mislabeled {found}").click()
+        wait_for_count(page, found)
+
+
+@contextlib.contextmanager
+def worker(plugins_dir: Path, log: Path) -> Iterator[None]:
+    """Runs `fiftyone delegated launch` on the database of the tests."""
+    command = [str(Path(sys.executable).with_name("fiftyone")), "delegated", "launch"]
+    env = {**os.environ, "FIFTYONE_PLUGINS_DIR": str(plugins_dir)}
+    with log.open("w") as out:
+        process = subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
+    try:
+        yield
+    except BaseException:
+        print(f"the worker said: {log.read_text()[-3000:]}")
+        raise
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def is_finished(noisy: fo.Dataset) -> bool:
+    noisy.reload()
+    if not cc.list_runs(noisy):
+        return False
+    return bool(cc.get_run_info(noisy)["finished"])
