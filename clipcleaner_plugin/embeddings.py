@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from fiftyone.core.collections import SampleCollection
 
 from .fields import write_values
+from .speeds import remember_speed
 from .targets import check_images
 
 if TYPE_CHECKING:
@@ -131,7 +133,11 @@ def embed_samples(
     if ranks is not None:
         report = lead(ranks, ids, filepaths, source, store, **options)
     else:
+        started = time.perf_counter()
         report = embed_images(ids, filepaths, source, store, **options)
+        if report.computed:
+            device = source().device.type
+            remember_speed(identity, device, report.computed, time.perf_counter() - started)
     if report.failures:
         first, reason = next(iter(report.failures.items()))
         logger.warning(

@@ -9,6 +9,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
+from .class_notes import add_class_notes
 from .cost import input_cost
 from .forms import (
     input_label_field,
@@ -53,7 +54,9 @@ class ApplyCLIPCleaner(foo.Operator):
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
         inputs = types.Object()
         samples = input_target(ctx, inputs)
-        if samples is not None and input_label_field(ctx, inputs, samples) is not None:
+        label_field = input_label_field(ctx, inputs, samples) if samples is not None else None
+        if samples is not None and label_field is not None:
+            add_class_notes(inputs, samples, label_field, ctx.params)
             input_model(ctx, inputs)
             _input_key(ctx, inputs)
             input_advanced(ctx, inputs, samples)

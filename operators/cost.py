@@ -1,4 +1,4 @@
-"""What a form promises: how many samples, how many embeddings are missing, on which device."""
+"""What a form promises: samples, missing embeddings, the device, and a rough time."""
 
 from __future__ import annotations
 
@@ -30,11 +30,8 @@ def input_cost(
     n = samples.count()
     facts = ["1 sample" if n == 1 else f"{n:,} samples"]
     if in_force(ctx.params).get("embeddings", COMPUTE) == COMPUTE:
-        options = library_options(ctx)
         try:
-            if _names_itself(options):
-                facts += _to_compute(samples, n, options)
-            facts.append(f"on {_device(options)}")
+            facts += _work(samples, n, library_options(ctx))
         except ValueError as error:
             block(inputs, "This model cannot be used", str(error))
             return
@@ -45,31 +42,58 @@ def input_cost(
     inputs.view("cost", notice)
 
 
+def _work(samples: SampleCollection, n: int, options: dict[str, Any]) -> list[str]:
+    """What there is to compute, where, and how long it takes, as far as that can be said."""
+    device = _device(options)
+    if not _names_itself(options):
+        return [f"on {device}"]
+    from clipcleaner_plugin.models import model_identity
+    from clipcleaner_plugin.speeds import known_speed
+
+    identity = model_identity(
+        options["model"], options["pretrained"], preprocess=options.get("preprocess")
+    )
+    facts = [f"on {device}"]
+    missing, exact = _missing(samples, n, identity)
+    if missing is None:
+        return facts
+    facts.insert(0, f"{'' if exact else 'about '}{missing:,} embeddings to compute")
+    speed = known_speed(identity, device)
+    if speed is not None and missing:
+        facts.append(f"about {duration(missing / speed)} at the speed of the last run")
+    return facts
+
+
+def duration(seconds: float) -> str:
+    """Says a rough time as one would: "40 seconds", "3 minutes", "2 hours"."""
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= 1.5 * length:
+            return f"{round(seconds / length):,} {unit}s"
+    n = max(round(seconds), 1)
+    return "1 second" if n == 1 else f"{n} seconds"
+
+
 def _names_itself(options: dict[str, Any]) -> bool:
     """Whether the identity is known without reading large files or asking the network."""
     model, weights = options["model"], options["pretrained"]
     return model == TINY_CLIP or (needs_tag(model) and os.sep not in (weights or ""))
 
 
-def _to_compute(samples: SampleCollection, n: int, options: dict[str, Any]) -> list[str]:
-    """How many embeddings are missing, as far as that can be said at once; else nothing."""
+def _missing(samples: SampleCollection, n: int, identity: str) -> tuple[int | None, bool]:
+    """How many embeddings are missing, None if that takes too long; and whether it is exact."""
     from clipcleaner_plugin.embeddings import dataset_store
-    from clipcleaner_plugin.models import model_identity
 
-    identity = model_identity(
-        options["model"], options["pretrained"], preprocess=options.get("preprocess")
-    )
     dataset = samples._root_dataset
     store = dataset_store(dataset, identity)
     rows = store.rows()
     if rows == 0:
-        return [f"{n:,} embeddings to compute"]
+        return n, True
     if n <= _COUNTED_SAMPLES and rows <= _COUNTED_VECTORS:
         stored = store.listed_ids()
-        return [f"{sum(i not in stored for i in samples.values('id')):,} embeddings to compute"]
+        return sum(i not in stored for i in samples.values("id")), True
     if n == dataset.count():
-        return [f"about {max(n - rows, 0):,} embeddings to compute"]
-    return []
+        return max(n - rows, 0), False
+    return None, False
 
 
 def _device(options: dict[str, Any]) -> str:

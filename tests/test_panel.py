@@ -1,0 +1,307 @@
+"""The panel and what belongs to it, asked as the App asks, without a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.operators as foo
+import pytest
+from noisy_digits import make_samples
+from noisy_features import CLASSES, Noisy
+from operators_at_work import form, module, requests, uri
+
+import clipcleaner_plugin as cc
+from clipcleaner_plugin.class_list import class_list_warnings
+from clipcleaner_plugin.speeds import known_speed, remember_speed
+
+Maker = Callable[..., fo.Dataset]
+
+
+@pytest.fixture(autouse=True)
+def plugin(monkeypatch: pytest.MonkeyPatch, repo_root: Path) -> None:
+    monkeypatch.setattr(fo.config, "plugins_dir", str(repo_root))
+
+
+@pytest.fixture
+def noisy(dataset: Maker) -> fo.Dataset:
+    made = Noisy(dataset)
+    made.apply(key="run")
+    return made.dataset
+
+
+class Panel:
+    """The state of a panel, between the events that the App sends."""
+
+    def __init__(self, dataset: fo.Dataset) -> None:
+        self.dataset = dataset
+        self.state: dict[str, Any] = {}
+        self.parts: dict[str, Any] = {}
+
+    def send(self, method: str, **params: Any) -> dict[str, dict[str, Any]]:
+        """Sends an event; returns what the panel asks of the App: ``{operator: parameters}``."""
+        sent = {"panel_id": "p", "__method__": method, "panel_state": self.state, **params}
+        result = foo.execute_operator(uri("clipcleaner"), {"dataset": self.dataset}, params=sent)
+        asked: dict[str, dict[str, Any]] = {}
+        for name, found in requests(result):
+            if name == "patch_panel_state":
+                self.state.update(found["state"])
+            elif name == "show_panel_output":
+                self.parts = found["output"]["type"]["properties"]
+            else:
+                asked[name] = found
+        self.dataset.reload()
+        return asked
+
+    def said(self, name: str) -> str:
+        return str(self.parts[name]["default"])
+
+    def buttons(self, row: str) -> dict[str, Any]:
+        found = self.parts[row]["type"]["properties"]
+        return {name: button["view"]["label"] for name, button in found.items()}
+
+
+def shown(dataset: fo.Dataset, asked: dict[str, Any]) -> fo.DatasetView:
+    return fo.DatasetView._build(dataset, asked["set_view"]["view"])
+
+
+def test_it_opens_on_the_latest_run_and_changes_nothing(noisy: fo.Dataset) -> None:
+    panel = Panel(noisy)
+    assert panel.send("on_load") == {}
+    assert panel.state == {
+        "run": "run", "tab": "scores", "theta_gmm": 0.5, "theta_cons": 0.8, "theta_score": 0.5,
+    }  # fmt: skip
+    assert "40 of 240 labels look wrong" in panel.said("summary")
+    n = cc.load_results(noisy, "run").counts()
+    expected = {"mislabeled": "Mislabeled 40", "clean": f"Clean {n['clean']}"}
+    assert panel.buttons("verdicts").items() >= expected.items()
+    # An input's default that differs from the state would count as a change at mount
+    assert panel.parts["tab"]["default"] is None
+    before = dict(panel.state)
+    assert panel.send("on_input") == {} and panel.state == before
+
+
+def test_what_is_clicked_is_shown(noisy: fo.Dataset) -> None:
+    panel, results = Panel(noisy), cc.load_results(noisy, "run")
+    panel.send("on_load")
+    asked = panel.send("on_show", kind="clean")
+    assert shown(noisy, asked).values("id") == results.view("clean").values("id")
+    assert asked["open_panel"]["name"] == "Samples", "the panel may hide the grid"
+
+    place = next(i for i, n in enumerate(results.statistics().histogram["mislabeled"]) if n)
+    asked = panel.send("on_score", idx=place, trace="mislabeled")
+    expected = results.view("mislabeled", scores=(place / 32, (place + 1) / 32))
+    assert shown(noisy, asked).values("id") == expected.values("id") != []
+
+    given, suggested, n = results.confusions()[0]
+    asked = panel.send("on_cell", y=given, x=suggested)
+    assert len(shown(noisy, asked)) == n
+
+    asked = panel.send("on_class", y=given, trace_idx=0)
+    assert len(shown(noisy, asked)) == len(results.view("mislabeled", given=given))
+    asked = panel.send("on_class", y=given, trace_idx=2)
+    assert len(shown(noisy, asked)) == len(results.view(given=given))
+
+
+@pytest.mark.parametrize("tab", ["scores", "confusions", "classes"])
+def test_every_figure_reaches_the_app_as_plain_lists(noisy: fo.Dataset, tab: str) -> None:
+    panel = Panel(noisy)
+    panel.send("on_load")
+    panel.state["tab"] = tab
+    panel.send("on_input")
+    figure = panel.parts[f"plot_{tab}"]["view"]
+    assert "template" not in figure["layout"], "the App has colors of its own"
+    for trace in figure["data"]:
+        for axis in "xyz":
+            assert isinstance(trace.get(axis, []), list | tuple)
+
+
+def test_thresholds_are_tried_and_applied_and_taken_back(noisy: fo.Dataset) -> None:
+    panel = Panel(noisy)
+    panel.send("on_load")
+    panel.state |= {"tab": "thresholds", "theta_gmm": 0.99, "theta_score": 0.001}
+    before = noisy.values("run_verdict")
+    panel.send("on_input")
+    assert "→" in panel.said("change") and noisy.values("run_verdict") == before
+    assert list(panel.buttons("decide")) == ["apply", "reset"]
+
+    asked = panel.send("on_apply")
+    assert asked["notify"]["variant"] == "success" and "reload_dataset" in asked
+    assert noisy.values("run_verdict") != before and "→" not in panel.said("change")
+    assert panel.buttons("decide") == {"apply": "Apply", "restore": "Back to 0.50 / 0.80 / 0.50"}
+
+    former = {"theta_gmm": 0.5, "theta_cons": 0.8, "theta_score": 0.5}
+    panel.send("on_restore", thetas=former)
+    assert noisy.values("run_verdict") == before
+    assert panel.state.items() >= former.items()
+
+
+def test_a_slider_that_was_moved_goes_back(noisy: fo.Dataset) -> None:
+    panel = Panel(noisy)
+    panel.send("on_load")
+    panel.state |= {"tab": "thresholds", "theta_cons": 0.1}
+    panel.send("on_reset")
+    assert panel.state["theta_cons"] == 0.8 and panel.state["tab"] == "thresholds"
+
+
+def test_a_chosen_run_stays_chosen_while_it_exists(noisy: fo.Dataset) -> None:
+    texts = [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]
+    vectors = [texts[CLASSES.index(name)] for name in noisy.values("trusted.label")]
+    cc.apply_clipcleaner(noisy, "trusted", "later", embeddings=vectors, model=None)
+    panel = Panel(noisy)
+    panel.send("on_load")
+    assert panel.state["run"] == "later" and panel.parts["run"]["type"]["values"] == [
+        "later",
+        "run",
+    ]
+    panel.state["run"] = "run"
+    panel.send("on_run")
+    assert panel.state["run"] == "run" and "40 of 240" in panel.said("summary")
+    cc.delete_run(noisy, "run")
+    panel.send("on_change_dataset")
+    assert panel.state["run"] == "later" and "run" not in panel.parts
+
+
+def test_without_a_run_it_offers_to_make_one(dataset: Maker, tmp_path: Path) -> None:
+    made = dataset(make_samples(tmp_path, 10))
+    panel = Panel(made)
+    assert panel.send("on_load") == {}
+    assert "No run yet" in panel.said("problem")
+    assert panel.buttons("ways_out") == {"start": "Find wrong labels"}
+    asked = panel.send("on_start")["prompt_user_for_operation"]
+    assert asked["operator_uri"] == uri("apply_clipcleaner") and asked["params"] == {}
+
+
+def test_without_labels_it_says_what_is_missing(dataset: Maker) -> None:
+    panel = Panel(dataset([fo.Sample(filepath="/none.png")]))
+    panel.send("on_load")
+    assert "no classification labels" in panel.said("problem")
+    assert panel.buttons("ways_out") == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        (["run_score"], "fields of run 'run' were deleted"),
+        (["run_verdict"], "fields of run 'run' were deleted"),
+        (["ground_truth"], "labels of run 'run' are gone"),
+    ],
+)
+def test_a_damaged_run_is_no_dead_end(noisy: fo.Dataset, fields: list[str], said: str) -> None:
+    noisy.delete_sample_fields(fields)
+    panel = Panel(noisy)
+    panel.send("on_load")
+    assert said in panel.said("problem")
+    assert panel.buttons("ways_out")["delete"] == "Delete run"
+    asked = panel.send("on_delete")["prompt_user_for_operation"]
+    assert asked["operator_uri"] == uri("delete_run") and asked["params"] == {"key": "run"}
+
+
+def test_a_run_that_did_not_finish_is_no_dead_end(noisy: fo.Dataset) -> None:
+    run = cc.load_results(noisy, "run")
+    run.backend.save_run_results(noisy, "run", None)
+    panel = Panel(noisy)
+    panel.send("on_load")
+    assert "did not finish" in panel.said("problem")
+    assert panel.send("on_start")["prompt_user_for_operation"]["params"] == {"key": "run"}
+
+
+# ---- the operator
+
+
+def test_thresholds_in_a_form(noisy: fo.Dataset) -> None:
+    inputs = form("update_selection", noisy, key="run")
+    assert inputs["theta_cons"]["default"] == 0.8 and "→" not in inputs["change"]["default"]
+    inputs = form("update_selection", noisy, key="run", theta_gmm=0.99)
+    promised = inputs["change"]["default"]
+    result = foo.execute_operator(
+        uri("update_selection"), {"dataset": noisy}, params={"key": "run", "theta_gmm": 0.99}
+    )
+    noisy.reload()
+    counts = cc.load_results(noisy, "run").counts()
+    assert result.result["counts"] == counts
+    assert f"→ **{counts['clean']}**" in promised
+    assert [name for name, _ in requests(result)] == ["reload_dataset", "notify"]
+    again = foo.get_operator(uri("update_selection"))(noisy, "run", theta_gmm=0.5)
+    assert again == cc.load_results(noisy, "run").counts() != counts
+
+
+def test_the_panel_opens_beside_the_grid(noisy: fo.Dataset) -> None:
+    result = foo.execute_operator(uri("open_panel"), {"dataset": noisy}, params={})
+    ((name, params),) = requests(result)
+    assert (name, params["name"], params["layout"]) == ("open_panel", "clipcleaner", "horizontal")
+
+
+# ---- the form: classes and time
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ({"cat": 5, "dog": 5}, []),
+        ({"cat": 5}, ["All labels are 'cat'"]),
+        ({None: 3}, ["No sample has a label"]),
+        ({"cat": 5, "dog": 5, None: 2}, ["2 samples have no label"]),
+        ({"0": 5, "1": 5, "2": 3, "3": 1, "cat": 9}, ["4 of 5 class names say nothing"]),
+        ({"n01440764": 5, "class_2": 5, "ID 7": 5, "A1": 3}, ["4 of 4 class names say nothing"]),
+        ({"Cat": 5, "cat": 5, "dog": 2}, ["'Cat', 'cat'. Merge them"]),
+        ({"red_fox": 5, "red fox": 5}, ["'red fox', 'red_fox'. Merge"]),
+        ({f"a dog in picture {w}": 1 for w in "abcdef"}, ["6 of 6 classes have one image only"]),
+        ({"猫": 5, "犬": 5, "B": 5}, []),
+    ],
+)
+def test_class_lists_that_do_not_fit(counts: dict[str | None, int], said: list[str]) -> None:
+    found = class_list_warnings(counts)
+    assert len(found) == len(said)
+    assert all(part in text for part, text in zip(said, found, strict=True))
+
+
+def test_names_do_not_matter_where_they_take_no_part() -> None:
+    assert class_list_warnings({"0": 5, "1": 5}, with_names=False) == []
+
+
+def test_the_form_warns_of_the_classes(noisy: fo.Dataset) -> None:
+    assert "class_note_0" not in form("apply_clipcleaner", noisy)
+    noisy.set_values("ground_truth.label", [str(CLASSES.index(c)) for c in
+                                            noisy.values("ground_truth.label")])  # fmt: skip
+    note = form("apply_clipcleaner", noisy)["class_note_0"]["view"]
+    assert note["name"] == "Warning" and "3 of 3 class names say nothing" in note["label"]
+    own = {"advanced": True, "class_prompts": "/some/file.yaml"}
+    assert "class_note_0" not in form("apply_clipcleaner", noisy, **own)
+
+
+def test_the_form_says_how_long_it_took_the_last_time(dataset: Maker, tmp_path: Path) -> None:
+    made = dataset(make_samples(tmp_path, 150))
+    tiny = {"model": cc.TINY_CLIP, "pretrained": None}
+    first = form("apply_clipcleaner", made, **tiny)["cost"]["view"]["label"]
+    assert first.startswith("150 samples, 150 embeddings to compute, on cpu")
+    cc.compute_embeddings(made[:120], **tiny, device="cpu", progress=False)
+    label = form("apply_clipcleaner", made, **tiny)["cost"]["view"]["label"]
+    assert label.startswith("150 samples, 30 embeddings to compute, on cpu, about ")
+    assert label.endswith("at the speed of the last run")
+
+
+def test_speeds_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPCLEANER_STORE_DIR", str(tmp_path))
+    assert known_speed("model [1]", "cpu") is None
+    remember_speed("model [1]", "cpu", 99, 1.0)
+    assert known_speed("model [1]", "cpu") is None, "that was the loading of the model"
+    remember_speed("model [1]", "cpu", 1000, 50.0)
+    remember_speed("model [1]", "cuda", 1000, 1.0)
+    assert (known_speed("model [1]", "cpu"), known_speed("model [1]", "cuda")) == (20.0, 1000.0)
+    (tmp_path / "speeds.json").write_text("[damaged")
+    assert known_speed("model [1]", "cpu") is None
+    monkeypatch.setenv("CLIPCLEANER_STORE_DIR", str(tmp_path / "speeds.json" / "no folder"))
+    remember_speed("model [1]", "cpu", 1000, 50.0)  # is a convenience: nothing fails
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.2, "1 second"), (40, "40 seconds"), (89, "89 seconds"), (91, "2 minutes"),
+     (3600, "60 minutes"), (7000, "2 hours"), (200_000, "2 days")],
+)  # fmt: skip
+def test_rough_times(seconds: float, said: str) -> None:
+    foo.get_operator(uri("load_view"))  # FiftyOne loads the operators
+    assert module("cost").duration(seconds) == said
