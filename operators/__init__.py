@@ -27,19 +27,20 @@ from .train_on_cleaned import TrainOnCleaned
 from .undo_review import UndoReview
 from .update_selection import UpdateSelection
 
+# In the order of their buttons: what is used most comes first, the rest is behind a menu
 OPERATORS = (
-    ComputeEmbeddings,
-    ApplyCLIPCleaner,
-    LoadView,
-    OpenPanel,
-    UpdateSelection,
     AcceptSuggestions,
     ConfirmLabels,
+    OpenPanel,
     Drop,
+    UndoReview,
+    LoadView,
+    ApplyCLIPCleaner,
+    ComputeEmbeddings,
+    UpdateSelection,
     AcceptInModal,
     ConfirmInModal,
     DropInModal,
-    UndoReview,
     StartReview,
     GetReviewReport,
     ExportCleaned,

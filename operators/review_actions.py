@@ -165,7 +165,7 @@ class ConfirmLabels(_Decide):
     description = "The labels are right: CLIPCleaner never flags them again"
     icon = "/assets/confirm.svg"
     submit = "Confirm"
-    would = "will keep their label for good"
+    would = "will be confirmed, not to be flagged again"
     done = 'confirmed. "Undo CLIPCleaner review" takes it back'
 
     def __call__(

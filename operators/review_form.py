@@ -68,10 +68,14 @@ def preview_text(report: ReviewReport, would: str) -> str:
     """Writes a report as Markdown: the count, pairs of labels, what is left."""
     count = "1 sample" if report.count == 1 else f"{report.count:,} samples"
     parts = [f"**{count}** {would}:"]
-    rows = [
-        f"| {_name(old)} | {_name(new)} | {n:,} |" for old, new, n in report.changes[:_SHOWN_PAIRS]
-    ]
-    parts.append("\n".join(["| Label now | Label then | Samples |", "|---|---|---|", *rows]))
+    shown = report.changes[:_SHOWN_PAIRS]
+    if all(old == new for old, new, _ in shown):
+        table = ["| Label | Samples |", "|---|---|"]
+        table += [f"| {_name(old)} | {n:,} |" for old, _, n in shown]
+    else:
+        table = ["| Label now | New label | Samples |", "|---|---|---|"]
+        table += [f"| {_name(old)} | {_name(new)} | {n:,} |" for old, new, n in shown]
+    parts.append("\n".join(table))
     more = report.changes[_SHOWN_PAIRS:]
     if more:
         parts.append(f"and {sum(n for *_, n in more):,} samples in {len(more):,} other pairs")

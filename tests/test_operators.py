@@ -23,9 +23,11 @@ from operators_at_work import form, module, requests, uri
 import clipcleaner_plugin as cc
 
 NAMES = [
-    "compute_embeddings", "apply_clipcleaner", "load_view", "open_panel", "update_selection",
-    "export_cleaned", "train_on_cleaned",
-    "get_run_info", "rename_run", "delete_run",
+    "accept_suggestions", "confirm_labels", "open_panel", "drop", "undo_review", "load_view",
+    "apply_clipcleaner", "compute_embeddings", "update_selection",
+    "accept_suggestions_in_modal", "confirm_labels_in_modal", "drop_in_modal", "start_review",
+    "review_report", "export_cleaned", "train_on_cleaned", "get_run_info", "rename_run",
+    "delete_run",
 ]  # fmt: skip
 N = 120
 # Visual evidence alone, on vectors that are there: no model is loaded
