@@ -51,11 +51,21 @@ class Normalise:
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         batch, height, width, _ = pixels.shape
-        out = torch.empty((batch, 3, height, width), dtype=torch.float32, device=pixels.device)
-        out.copy_(pixels.permute(0, 3, 1, 2))
-        for channel, (scale, shift) in enumerate(zip(self._scale, self._shift, strict=True)):
-            out[:, channel].mul_(scale).add_(shift)
+        shape = (batch, 3, height, width)
+        out = torch.empty(shape, dtype=torch.float32, device=pixels.device)
+        if pixels.device.type == "cpu":
+            # By NumPy, in one thread: torch's would wait at every step for cores that decode
+            self._apply(out.numpy(), pixels.numpy().transpose(0, 3, 1, 2))
+        else:
+            self._apply(out, pixels.permute(0, 3, 1, 2))
         return out
+
+    def _apply(self, out: Any, pixels: Any) -> None:
+        out[...] = pixels
+        for channel, (scale, shift) in enumerate(zip(self._scale, self._shift, strict=True)):
+            plane = out[:, channel]
+            plane *= scale
+            plane += shift
 
 
 def split_transform(transform: Any) -> tuple[ToPixels, Normalise] | None:

@@ -1,0 +1,359 @@
+"""How fast images become stored vectors: ``python -m benchmarks.embedding [CASE …]``.
+
+Cases: ``pipeline`` (5,000 photos and a model that costs next to nothing: what everything around it
+costs), ``model`` (1,000 photos, ViT-B/32 of random weights), ``precision`` (its forward pass in
+other precisions), ``ceilings`` (decoding alone, forward passes alone, and both: for a GPU). Each
+compares within one run, turn by turn, and prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fiftyone as fo
+import fiftyone.core.models as fom
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.data import DEFAULT_FOLDER
+from benchmarks.machine import describe
+from clipcleaner_plugin.embed import embed_images
+from clipcleaner_plugin.embeddings import fill_vector_field
+from clipcleaner_plugin.loader import choose_num_workers, decoded_batches
+from clipcleaner_plugin.models import ClipModel, choose_device
+from clipcleaner_plugin.store import EmbeddingStore
+
+IDENTITY = "benchmark"
+BATCH = 32
+
+
+# -- models ---------------------------------------------------------------------------------------
+
+
+class NearlyFree(torch.nn.Module):
+    """Means of 32 x 32 pixels, times a matrix: (B, 3, 224, 224) → (B, 512) in no time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix = torch.nn.Linear(3 * 7 * 7, 512)
+
+    def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.matrix(torch.nn.functional.avg_pool2d(pixels, 32).flatten(1))
+
+
+def nearly_free(device: torch.device) -> ClipModel:
+    """Returns the model whose cost is the pipeline's."""
+    return _model(NearlyFree(), 224, 512, device)
+
+
+def vit(name: str, device: torch.device) -> ClipModel:
+    """Returns an open_clip model of random weights: as fast as with real ones."""
+    import open_clip
+
+    torch.manual_seed(0)
+    config = open_clip.get_model_config(name)
+    module = open_clip.create_model(name, pretrained=None)
+    return _model(module, config["vision_cfg"]["image_size"], config["embed_dim"], device)
+
+
+def _model(module: torch.nn.Module, size: int, dim: int, device: torch.device) -> ClipModel:
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    preprocess = PreprocessCfg(size=size, interpolation="bicubic", resize_mode="shortest")
+    transform = image_transform_v2(preprocess, is_train=False)
+    return ClipModel(IDENTITY, module, lambda texts: torch.empty(0), transform, dim, device)
+
+
+class ForFiftyOne(fom.Model, fom.EmbeddingsMixin, fom.TorchModelMixin):
+    """The same model as FiftyOne's ``compute_embeddings`` takes it."""
+
+    preprocess = True  # FiftyOne sets it
+
+    def __init__(self, model: ClipModel) -> None:
+        self._model = model
+
+    @property
+    def media_type(self) -> str:
+        return "image"
+
+    @property
+    def ragged_batches(self) -> bool:
+        return False
+
+    @property
+    def transforms(self) -> Any:
+        return self._model.transform
+
+    @property
+    def has_embeddings(self) -> bool:
+        return True
+
+    def embed_all(self, args: torch.Tensor) -> np.ndarray:
+        return self._model.encode_images(args)
+
+
+# -- photos ---------------------------------------------------------------------------------------
+
+
+def make_photos(folder: Path, data: Path, count: int) -> tuple[list[str], str]:
+    """Writes JPEG photos: those of Caltech-101 where they are at hand, else soft noise.
+
+    Returns:
+        their paths, some with the same contents where there are too few, and what they are
+    """
+    archive = data / "caltech101" / "images.zip"
+    if archive.is_file():
+        with zipfile.ZipFile(archive) as file:
+            names = sorted(n for n in file.namelist() if n.lower().endswith(".jpg"))
+            contents = [file.read(n) for n in names[:: max(len(names) // count, 1)]]
+        what = f"{min(count, len(contents)):,} photos of Caltech-101 (about 300 x 220 pixels)"
+    else:
+        contents = [_soft_noise(seed) for seed in range(200)]
+        what = "200 images of soft noise, 300 x 220 pixels"
+    paths = [str(folder / f"{number:05d}.jpg") for number in range(count)]
+    for path, content in zip(paths, itertools.cycle(contents), strict=False):
+        Path(path).write_bytes(content)
+    return paths, what
+
+
+def _soft_noise(seed: int) -> bytes:
+    import io
+
+    small = np.random.default_rng(seed).integers(0, 256, (28, 38, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(small).resize((300, 220), Image.Resampling.BICUBIC).save(out, "JPEG")
+    return out.getvalue()
+
+
+# -- the ways to embed ----------------------------------------------------------------------------
+
+
+class _Files(Dataset[torch.Tensor]):
+    def __init__(self, paths: list[str], transform: Any) -> None:
+        self._paths, self._transform = paths, transform
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        with Image.open(self._paths[index]) as image:
+            return self._transform(image.convert("RGB"))
+
+
+def bare_loop(paths: list[str], model: ClipModel, workers: int, batch: int) -> np.ndarray:
+    """What one would write by hand: a DataLoader and the model; nothing is stored."""
+    loader = DataLoader(_Files(paths, model.transform), batch_size=batch, num_workers=workers)
+    return np.concatenate([model.encode_images(pixels) for pixels in loader])
+
+
+def fiftyone_field(dataset: fo.Dataset, model: ClipModel, workers: int, batch: int) -> np.ndarray:
+    """FiftyOne's own way, into a field."""
+    dataset.compute_embeddings(
+        ForFiftyOne(model), embeddings_field="theirs", batch_size=batch, num_workers=workers,
+        progress=False,
+    )  # fmt: skip
+    return np.stack(dataset.values("theirs"))
+
+
+def ours(
+    ids: list[str], paths: list[str], model: ClipModel, workers: int, batch: int, folder: Path
+) -> EmbeddingStore:
+    """This project's way: every batch on disk before the next but one is encoded."""
+    shutil.rmtree(folder, ignore_errors=True)
+    store = EmbeddingStore("benchmark", IDENTITY, folder)
+    report = embed_images(
+        ids, paths, model, store, batch_size=batch, num_workers=workers, progress=False
+    )
+    assert report.computed == len(ids), report.failures
+    return store
+
+
+# -- cases ----------------------------------------------------------------------------------------
+
+
+def compare(
+    model: ClipModel, paths: list[str], workers: int, rounds: int, scratch: Path
+) -> Iterator[str]:
+    """Times the three ways in turns, checks that the vectors agree, and yields table rows."""
+    dataset = fo.Dataset()
+    try:
+        dataset.add_samples([fo.Sample(path) for path in paths], progress=False)
+        ids = dataset.values("id")
+        stores: list[EmbeddingStore] = []
+        ways: dict[str, Callable[[], Any]] = {
+            "bare loop": lambda: bare_loop(paths, model, workers, BATCH),
+            "ours, durable": lambda: stores.append(
+                ours(ids, paths, model, workers, BATCH, scratch / "store")
+            ),
+            "FiftyOne, into a field": lambda: fiftyone_field(dataset, model, workers, BATCH),
+        }
+        seconds, results = _turns(ways, rounds)
+        vectors = stores[-1].read(ids)
+        for name in ("bare loop", "FiftyOne, into a field"):
+            difference = float(np.abs(results[name] - vectors).max())
+            assert difference < 1e-4, (name, difference)
+        report = embed_images(ids, paths, model, stores[-1], progress=False)
+        filling = _clock(lambda: fill_vector_field(dataset, "mine", stores[-1], report))
+    finally:
+        dataset.delete()
+    yield f"Batches of {BATCH}; the best of {rounds} turns."
+    yield ""
+    yield "| way | images/s | of the bare loop | of FiftyOne |"
+    yield "|---|---|---|---|"
+    bare, theirs = seconds["bare loop"], seconds["FiftyOne, into a field"]
+    seconds["ours, durable, and into a field"] = seconds["ours, durable"] + filling
+    for name, took in seconds.items():
+        yield f"| {name} | {len(paths) / took:,.0f} | {bare / took:.0%} | {theirs / took:.2f} x |"
+
+
+def precisions(model: ClipModel, rounds: int) -> Iterator[str]:
+    """Times the forward pass of one batch in other precisions and layouts, and what it costs."""
+    torch.manual_seed(1)
+    pixels = torch.randn(BATCH, 3, 224, 224)
+    module = model._module.visual
+
+    def half() -> torch.Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return module(pixels)
+
+    compiled = torch.compile(module)
+    ways: dict[str, Callable[[], torch.Tensor]] = {
+        "float32, as used": lambda: module(pixels),
+        "float32, channels last": lambda: module(pixels.contiguous(memory_format=_LAST)),
+        "float32, torch.compile": lambda: compiled(pixels),
+        "bfloat16": half,
+    }
+    with torch.inference_mode():
+        began = time.perf_counter()
+        ways["float32, torch.compile"]()
+        compiling = time.perf_counter() - began
+        seconds, results = _turns(ways, rounds)
+    unit = {name: torch.nn.functional.normalize(v.float(), dim=-1) for name, v in results.items()}
+    exact = unit["float32, as used"]
+    yield f"Compiling took {compiling:.0f} s. Cosine: of a feature with that of float32, the worst."
+    yield ""
+    yield "| forward pass | images/s | cosine |"
+    yield "|---|---|---|"
+    for name, took in seconds.items():
+        cosine = float((unit[name] * exact).sum(dim=1).min())
+        yield f"| {name} | {BATCH / took:.1f} | {cosine:.6f} |"
+
+
+_LAST = torch.channels_last
+
+
+def ceilings(
+    names: list[str], paths: list[str], device: torch.device, workers: int | None, scratch: Path
+) -> Iterator[str]:
+    """Times decoding alone, forward passes alone, and the whole, in images per second."""
+    batch = 256 if device.type == "cuda" else BATCH
+    yield f"On {device}, batches of {batch}."
+    yield ""
+    yield "| model | decoding alone | forward alone | ours, durable | of the lower |"
+    yield "|---|---|---|---|---|"
+    for name in names:
+        decoding, passing, whole = _ceilings(vit(name, device), paths, batch, workers, scratch)
+        rates = " | ".join(f"{len(paths) / took:,.0f}" for took in (decoding, passing, whole))
+        yield f"| {name} | {rates} | {max(decoding, passing) / whole:.0%} |"
+
+
+def _ceilings(
+    model: ClipModel, paths: list[str], batch: int, workers: int | None, scratch: Path
+) -> tuple[float, float, float]:
+    """Seconds of decoding alone, of forward passes alone, and of the whole."""
+    items = list(enumerate(paths))
+    batches = [items[i : i + batch] for i in range(0, len(items), batch)]
+    used = choose_num_workers(workers, len(batches), batch, model.prepare)
+    began = time.perf_counter()
+    for decoded in decoded_batches(batches, model.prepare, num_workers=used):
+        last = decoded.pixels
+    decoding = time.perf_counter() - began
+    assert last is not None
+    pixels = last.to(model.device)
+    model.encode_images(pixels)  # the first one chooses algorithms
+    began = time.perf_counter()
+    for _ in range(len(paths) // len(pixels)):
+        features = model.image_features(pixels)
+    features.cpu()
+    passing = (time.perf_counter() - began) * len(paths) / (len(paths) // len(pixels) * len(pixels))
+    began = time.perf_counter()
+    ours([str(i) for i, _ in items], paths, model, used, batch, scratch / "store")
+    return decoding, passing, time.perf_counter() - began
+
+
+def _turns(
+    ways: dict[str, Callable[[], Any]], rounds: int
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """The best time of each way; they take turns, so that other work disturbs all alike."""
+    seconds = dict.fromkeys(ways, float("inf"))
+    results: dict[str, Any] = {}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            began = time.perf_counter()
+            results[name] = way()
+            seconds[name] = min(seconds[name], time.perf_counter() - began)
+            print(f"{name}: {time.perf_counter() - began:.2f} s", file=sys.stderr, flush=True)
+    return seconds, results
+
+
+def _clock(work: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the cases and prints them as Markdown."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.embedding", description=__doc__)
+    cases = ["pipeline", "model", "precision", "ceilings"]
+    parser.add_argument("cases", nargs="*", help=f"of {', '.join(cases)}; by default the first 3")
+    parser.add_argument("--count", type=int, help="photos; by default 5000, for model 1000")
+    parser.add_argument("--rounds", type=int, default=3, help="turns; the best one counts")
+    parser.add_argument("--workers", type=int, default=2, help="decoding processes")
+    parser.add_argument("--device", help="of ceilings; by default the best at hand")
+    parser.add_argument("--models", nargs="+", default=["ViT-B-32", "ViT-L-14-336"])
+    parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER, help="folder of caltech101/")
+    args = parser.parse_args(argv)
+    chosen = args.cases or cases[:3]
+    if not set(chosen) <= set(cases):
+        parser.error(f"cases are {', '.join(cases)}")
+    print(describe("torch", "fiftyone", "open_clip_torch", "Pillow", "numpy"))
+    with tempfile.TemporaryDirectory() as scratch:
+        for case in chosen:
+            print(f"\n## {case}\n")
+            for row in run_case(case, args, Path(scratch)):
+                print(row, flush=True)
+    return 0
+
+
+def run_case(case: str, args: argparse.Namespace, scratch: Path) -> Iterator[str]:
+    """Runs one case, and yields lines of Markdown."""
+    cpu = torch.device("cpu")
+    if case == "precision":
+        yield f"ViT-B-32 of random weights, a batch of {BATCH}."
+        yield from precisions(vit("ViT-B-32", cpu), args.rounds)
+        return
+    count = args.count or (1000 if case == "model" else 5000)
+    paths, what = make_photos(scratch, args.data, count)
+    yield f"{count:,} JPEG files, {what}; {args.workers} workers."
+    if case == "ceilings":
+        device = choose_device(args.device)
+        yield from ceilings(args.models, paths, device, args.workers, scratch)
+        return
+    model = nearly_free(cpu) if case == "pipeline" else vit("ViT-B-32", cpu)
+    yield from compare(model, paths, args.workers, args.rounds, scratch)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
