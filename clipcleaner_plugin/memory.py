@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -11,10 +12,11 @@ T = TypeVar("T")
 
 
 class Last(Generic[T]):
-    """Keeps one value. Threads may share it: at worst they compute a value twice."""
+    """Keeps one value. Of threads that ask for it at the same time, one makes it."""
 
     def __init__(self) -> None:
         self._kept: tuple[Hashable, T] | None = None
+        self._lock = threading.Lock()
 
     def get(self, state: Hashable, make: Callable[[], T]) -> T:
         """Returns the value of a state.
@@ -23,10 +25,15 @@ class Last(Generic[T]):
             state: all that the value depends on
             make: makes the value, if the one that is kept belongs to another state
         """
+        with self._lock:
+            if self._kept is None or self._kept[0] != state:
+                self._kept = state, make()
+            return self._kept[1]
+
+    def peek(self) -> T | None:
+        """Returns the value that is kept, of whatever state; never waits."""
         kept = self._kept
-        if kept is None or kept[0] != state:
-            self._kept = kept = state, make()
-        return kept[1]
+        return None if kept is None else kept[1]
 
 
 def content_state(dataset: fo.Dataset) -> Hashable:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 BINS = 32  # a power of two, so that the borders of the bins are exact
 
+# Counting more samples takes longer than the App should wait after every change
+LARGE = 200_000
+
 # MongoDB refuses an answer over 16 MB; a class needs at most four rows of some 200 bytes
 _MAX_CLASS_ROWS = 40_000
 
@@ -90,13 +93,23 @@ def run_statistics(results: CLIPCleanerResults) -> RunStatistics:
     )
 
 
-_last: Last[RunStatistics] = Last()
+# With the run that they belong to
+_last: Last[tuple[tuple[str, ...], RunStatistics]] = Last()
 
 
-def recent_statistics(results: CLIPCleanerResults) -> RunStatistics:
-    """Returns :func:`run_statistics`, made again only if samples have changed."""
-    state = content_state(results.dataset), results.key, results.config.prefix
-    return _last.get(state, lambda: run_statistics(results))
+def recent_statistics(results: CLIPCleanerResults, at_once: bool = False) -> RunStatistics:
+    """Returns :func:`run_statistics`, made again only if samples have changed.
+
+    Args:
+        results: the run
+        at_once (False): of a large run, rather take those of before the change than wait
+    """
+    run = str(results.dataset._doc.id), results.key, results.config.prefix
+    kept = _last.peek()
+    if at_once and kept is not None and kept[0] == run and sum(kept[1].counts.values()) > LARGE:
+        return kept[1]
+    state = run, content_state(results.dataset)
+    return _last.get(state, lambda: (run, run_statistics(results)))[1]
 
 
 def view_counts(results: CLIPCleanerResults) -> dict[str, int]:

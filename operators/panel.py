@@ -39,7 +39,8 @@ Every bar and every cell can be clicked: the grid then shows its samples.
 * **Classes**: how many labels of a class look wrong, and whether its name means something to CLIP
 * **Thresholds**: stricter or laxer verdicts, counted before they are applied
 
-The numbers are of the whole run, whatever the grid shows.
+The numbers are of the whole run, whatever the grid shows. They follow every change; in runs of more
+than 200,000 samples, with the next click in this panel.
 """
 
 
@@ -61,6 +62,12 @@ class CLIPCleanerPanel(foo.Panel):
 
     def on_change_dataset(self, ctx: foo.executor.ExecutionContext) -> None:
         self._choose(ctx, current_run(ctx))
+
+    def on_change_view(self, ctx: foo.executor.ExecutionContext) -> None:
+        """Another view, or samples were changed and loaded again: the panel is drawn again.
+
+        ``on_change_ctx`` would say more, and makes the App draw the panel without end.
+        """
 
     def on_run(self, ctx: foo.executor.ExecutionContext) -> None:
         self._choose(ctx, current_run(ctx))
@@ -143,7 +150,7 @@ class CLIPCleanerPanel(foo.Panel):
 
     def render(self, ctx: foo.executor.ExecutionContext) -> types.Property:
         panel = types.Object()
-        state = run_state(ctx)
+        state = run_state(ctx, at_once=ctx.params.get("__method__") == "on_change_view")
         add_run_choice(panel, state, self.on_run)
         if state.results is None or state.statistics is None:
             add_empty(panel, state, self.on_start, self.on_delete)

@@ -47,8 +47,13 @@ def current_run(ctx: foo.executor.ExecutionContext) -> str | None:
     return max(keys, key=lambda key: ctx.dataset.get_brain_info(key).timestamp, default=None)
 
 
-def run_state(ctx: foo.executor.ExecutionContext) -> RunState:
-    """Reads what there is to show of the chosen run."""
+def run_state(ctx: foo.executor.ExecutionContext, at_once: bool = False) -> RunState:
+    """Reads what there is to show of the chosen run.
+
+    Args:
+        ctx: the execution context
+        at_once (False): as in :func:`clipcleaner_plugin.statistics.recent_statistics`
+    """
     if ctx.dataset is None:
         return RunState([], None, problem="No dataset is open.", can_start=False)
     from clipcleaner_plugin.runs import list_runs, load_results
@@ -66,7 +71,7 @@ def run_state(ctx: foo.executor.ExecutionContext) -> RunState:
     missing = [name for name in ("verdict", "score") if not _has(ctx, results.field(name))]
     if missing or not _has(ctx, str(results.config.label_field)):
         return RunState(keys, key, problem=_problem(ctx, key))
-    return RunState(keys, key, results, recent_statistics(results))
+    return RunState(keys, key, results, recent_statistics(results, at_once))
 
 
 def _has(ctx: foo.executor.ExecutionContext, field: str) -> bool:

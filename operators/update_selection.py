@@ -47,11 +47,6 @@ class UpdateSelection(foo.Operator):
             ctx.ops.notify(found["headline"], variant="success")
         return found
 
-    def resolve_output(self, ctx: foo.executor.ExecutionContext) -> types.Property:
-        outputs = types.Object()
-        outputs.str("headline", label="Result")
-        return types.Property(outputs, view=types.View(label=LABEL))
-
     def __call__(
         self,
         sample_collection: SampleCollection,

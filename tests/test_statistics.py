@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import fiftyone as fo
@@ -12,9 +15,10 @@ import pytest
 from noisy_features import CLASSES, Noisy
 
 import clipcleaner_plugin as cc
-from clipcleaner_plugin import reselection
+from clipcleaner_plugin import reselection, statistics
 from clipcleaner_plugin.decisions import declare_review
 from clipcleaner_plugin.fields import EVIDENCES
+from clipcleaner_plugin.memory import Last
 from clipcleaner_plugin.reselection import Thetas, preview_evidence, read_evidence
 from clipcleaner_plugin.rules import noise_rate, select_paper, verdicts
 from clipcleaner_plugin.statistics import BINS, recent_statistics, view_counts
@@ -168,6 +172,37 @@ def test_statistics_stay_in_memory_until_samples_change(results: Any) -> None:
     assert second is not first and second.counts["clean"] == first.counts["clean"] - 1
     results.dataset.delete_samples([sample.id])
     assert sum(recent_statistics(results).counts.values()) == N - 1
+
+
+def test_of_a_large_run_older_statistics_may_be_taken(
+    results: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = recent_statistics(results)
+    results.dataset.delete_samples([results.dataset.first().id])
+    assert recent_statistics(results, at_once=True) is not first, "a small run is counted at once"
+    monkeypatch.setattr(statistics, "LARGE", 100)
+    second = recent_statistics(results)
+    results.dataset.delete_samples([results.dataset.first().id])
+    assert recent_statistics(results, at_once=True) is second
+    third = recent_statistics(results)
+    assert sum(third.counts.values()) == sum(second.counts.values()) - 1
+
+
+def test_many_threads_make_a_value_once() -> None:
+    made, last, start = [], Last[int](), threading.Barrier(6)
+
+    def make() -> int:
+        made.append(1)
+        time.sleep(0.1)
+        return len(made)
+
+    def ask(_: int) -> int:
+        start.wait()
+        return last.get("state", make)
+
+    with ThreadPoolExecutor(6) as threads:
+        assert list(threads.map(ask, range(6))) == [1] * 6
+    assert last.get("other state", make) == 2
 
 
 # ---- thresholds
