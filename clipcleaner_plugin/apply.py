@@ -179,6 +179,7 @@ def apply_clipcleaner(
         folds=folds,
         seed=seed,
         device=device,
+        trusted=targets.trusted,
     )
 
     written_field = embeddings_field or _inherited_field(dataset, key, embeddings)

@@ -86,6 +86,20 @@ def check_arrays(image_features: Any, labels: Any, text_features: Any, num_class
     return Inputs(images, has_image, given.astype(np.int64), texts, k)
 
 
+def check_trusted(trusted: Any, n: int) -> np.ndarray:
+    """Checks the mask of trusted labels of ``score_labels``; see there.
+
+    Raises:
+        TypeError, ValueError: if it is no (n,) bool array
+    """
+    mask = np.asarray(trusted)
+    if mask.shape != (n,):
+        raise ValueError(f"trusted must have the shape ({n},), found {mask.shape}")
+    if mask.dtype != bool:
+        raise TypeError(f"trusted must be a bool array, found {mask.dtype}")
+    return mask
+
+
 def check_options(
     *,
     theta_gmm: float,

@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import fiftyone as fo
+import numpy as np
 import pytest
 from exports import add_run, by_id
+from feature_clusters import flip, make_clusters
 from noisy_digits import make_samples
 from noisy_features import Noisy
 
@@ -65,6 +67,47 @@ def test_a_later_run_keeps_decisions_and_leaves_dropped_samples_out(noisy: Noisy
     assert noisy.apply().summary().unscorable == {}
 
 
+def test_a_later_run_never_flags_what_a_reviewer_vouched_for(noisy: Noisy) -> None:
+    results = cc.load_results(noisy.dataset)
+    worst = results.mislabeled_view().values("id")
+    results.confirm_labels(worst[:3])
+    results.accept_suggestions(worst[3:6], label="owl")
+    for key in ("clipcleaner", "another"):
+        again = noisy.apply(key=key)
+        decided = noisy.dataset.select(worst[:6], ordered=True)
+        assert decided.values(again.field("verdict")) == ["clean"] * 6
+        assert decided.values(again.field("score")) == [1.0] * 6
+        suggested = decided.values(f"{again.field('suggestion')}.label")
+        assert suggested == decided.values("ground_truth.label")
+        assert again.counts()["mislabeled"] == 34
+        again.reselect(theta_score=0.9)
+        assert "mislabeled" not in decided.values(again.field("verdict"))
+
+
+def test_trusted_labels_on_arrays() -> None:
+    clusters = make_clusters()
+    labels = flip(clusters.truth, 4, 0.2)
+    labels[:2] = -1
+    plain = cc.score_labels(clusters.images, labels, clusters.texts)
+    trusted = np.zeros(200, dtype=bool)
+    trusted[np.flatnonzero(plain.verdict == "mislabeled")[:5]] = True
+    trusted[:1] = True  # nobody can vouch for no label
+    scores = cc.score_labels(clusters.images, labels, clusters.texts, trusted=trusted)
+    sure = trusted & (labels >= 0)
+    assert sure.sum() == 5
+    assert np.all(scores.verdict[sure] == "clean") and np.all(scores.clean_score[sure] == 1)
+    assert np.all(scores.suggested_label[sure] == labels[sure]) and np.all(scores.selected[sure])
+    assert scores.verdict[0] == "unscorable" and np.isnan(scores.clean_score[0])
+    for name in ("clean_score", "verdict", "suggested_label", "suggested_confidence", "selected"):
+        before, after = getattr(plain, name), getattr(scores, name)
+        assert before.dtype == after.dtype
+        np.testing.assert_array_equal(before[~sure], after[~sure])
+    with pytest.raises(ValueError, match=r"trusted must have the shape \(200,\)"):
+        cc.score_labels(clusters.images, labels, clusters.texts, trusted=trusted[:9])
+    with pytest.raises(TypeError, match="trusted must be a bool array"):
+        cc.score_labels(clusters.images, labels, clusters.texts, trusted=labels)
+
+
 def test_only_new_samples_are_embedded(
     dataset: Maker, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -86,7 +129,7 @@ def test_only_new_samples_are_embedded(
     assert "Computing 30 of 130 embeddings" in caplog.text
     assert digits.values("ground_truth_review") == decided + [None] * 30
     assert digits.count("clipcleaner_verdict") == digits.count("clipcleaner_embedding") == 130
-    assert not set(results.mislabeled_view().values("id")) & set(worst[:8])
+    assert digits.select(worst[:8]).distinct("clipcleaner_verdict") == ["clean"]
 
 
 def test_an_export_follows_the_decisions(digits: fo.Dataset, tmp_path: Path) -> None:
