@@ -40,7 +40,7 @@ class Descent:
 
         Args:
             start: float64 tensor, in coordinates where the Hessian is about the identity
-            distance: how far, by a gradient, the minimum is away
+            distance: how far, by a gradient, the minimum is away, if it is the identity
             tolerance: the distance to stop at
             max_steps: evaluations to stop after
         """
@@ -74,7 +74,8 @@ class Descent:
         if self._gradient is not None:
             self._remember(self._step * self._direction, gradient - self._gradient)
         self.point, self._value, self._gradient = self.trial, value, gradient
-        self.converged = self._distance(gradient) <= self._tolerance
+        # The steps so far tell how curved the function really is
+        self.converged = self._scale * self._distance(gradient) <= self._tolerance
         self.done = self.converged
         self._direction = -self._inverse_hessian_times(gradient)
         self._slope = _dot(self._direction, gradient)

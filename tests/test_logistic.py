@@ -34,7 +34,7 @@ def weights_of(labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 C = [1.0, 10.0, 10.0, 10.0]
-TOLERANCE = [1e-4, 2e-4, 2e-4, 2e-4]
+TOLERANCE = [5e-5, 1.5e-4, 1.5e-4, 1.5e-4]
 
 
 def by_scikit_learn(x: np.ndarray, y: np.ndarray, weights: np.ndarray, c: float) -> np.ndarray:
