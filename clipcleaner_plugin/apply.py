@@ -31,6 +31,8 @@ from .embeddings import (
 )
 from .fields import (
     EVIDENCES,
+    classification,
+    create_indexes,
     declare_fields,
     delete_fields,
     field_name,
@@ -416,6 +418,7 @@ def _write_results(
     prefix = config.prefix
     declare_fields(dataset, prefix)
     write_rows(dataset, _rows(prefix, targets, scores))
+    create_indexes(dataset, prefix)
     save_views(dataset, config)
 
 
@@ -432,7 +435,7 @@ def _rows(
         k = scores.suggested_label[i]
         if k >= 0:
             confidence = float(scores.suggested_confidence[i])
-            row[suggestion] = fo.Classification(label=targets.classes[k], confidence=confidence)
+            row[suggestion] = classification(targets.classes[k], confidence)
         yield sample_id, row
 
 

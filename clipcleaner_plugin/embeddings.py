@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
-from .fields import write_values
+from .fields import write_rows, write_values
 from .speeds import remember_speed
 from .targets import check_images
 
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 IDENTITY = "clipcleaner_model"
 # ... and the number of the store's segment up to which the field follows the store
 FILLED = "clipcleaner_filled"
+_PART = 10_000
 
 
 def compute_embeddings(
@@ -251,17 +252,18 @@ def fill_vector_field(
         *(i for i in newer if i in filled),
     ]
     logger.info("Writing embeddings to field %s", field_name)
-    for start in range(0, len(ids), 10_000):
-        part = ids[start : start + 10_000]
-        vectors = store.read(part)
-        found = ~np.isnan(vectors).any(axis=1)
-        write_values(
-            dataset,
-            field_name,
-            {i: v for i, v, ok in zip(part, vectors, found, strict=True) if ok},
-        )
+    write_rows(dataset, ((i, {field_name: v}) for i, v in _stored(store, ids)))
     field.info = {**field.info, FILLED: latest}
     field.save()
+
+
+def _stored(store: EmbeddingStore, ids: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """The ids that the store has, with their vectors; a part of them in memory at a time."""
+    for start in range(0, len(ids), _PART):
+        part = ids[start : start + _PART]
+        vectors = store.read(part)
+        found = ~np.isnan(vectors).any(axis=1)
+        yield from ((i, v) for i, v, ok in zip(part, vectors, found, strict=True) if ok)
 
 
 def given_embeddings(

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import zlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
 import fiftyone as fo
+import numpy as np
 from bson import ObjectId
 from pymongo import UpdateOne
 
 VERDICTS = ("clean", "mislabeled", "uncertain", "unscorable")
 EVIDENCES = ("zeroshot_loss", "zeroshot_consistency", "visual_loss", "visual_consistency")
 
-# Vectors are large: smaller chunks keep the driver's buffers small
-_CHUNK = {fo.VectorField: 10_000}
-_DEFAULT_CHUNK = 100_000
+# Rows may hold vectors: smaller chunks keep the driver's buffers small
+_ROWS = 10_000
+_VALUES = 100_000
 
 _DESCRIPTIONS = {
     "score": "Probability that the given label is right; lower is more suspicious",
@@ -40,7 +44,7 @@ def result_fields(prefix: str) -> list[str]:
 
 
 def declare_fields(dataset: fo.Dataset, prefix: str) -> None:
-    """Adds the result fields and their indexes to the dataset's schema."""
+    """Adds the result fields to the dataset's schema."""
     for name, description in _DESCRIPTIONS.items():
         field = field_name(prefix, name)
         if name == "suggestion":
@@ -53,13 +57,13 @@ def declare_fields(dataset: fo.Dataset, prefix: str) -> None:
         else:
             ftype = fo.StringField if name == "verdict" else fo.FloatField
             dataset.add_sample_field(field, ftype, description=description)
-    create_indexes(dataset, prefix)
 
 
 def create_indexes(dataset: fo.Dataset, prefix: str) -> None:
     """Indexes score and verdict, so that sorting and filtering a million samples is quick.
 
-    The pair serves what is looked at most: the samples of one verdict, worst first.
+    The pair serves what is looked at most: the samples of one verdict, worst first. To be made
+    after the values: an index that is there slows every write down.
     """
     score, verdict = field_name(prefix, "score"), field_name(prefix, "verdict")
     dataset.create_index(score)
@@ -69,8 +73,7 @@ def create_indexes(dataset: fo.Dataset, prefix: str) -> None:
 
 def write_values(dataset: fo.Dataset, field: str, values: Mapping[str, Any]) -> None:
     """Writes ``{sample id: value}`` in chunks; ids that no longer exist are passed over."""
-    chunk = _CHUNK.get(type(dataset.get_field(field)), _DEFAULT_CHUNK)
-    for part in _chunks(values.items(), chunk):
+    for part in _chunks(values.items(), _VALUES):
         dataset.set_values(field, dict(part), key_field="id", progress=False)
 
 
@@ -81,10 +84,10 @@ def write_rows(dataset: fo.Dataset, rows: Iterable[tuple[str, Mapping[str, Any]]
 
     Args:
         dataset: the dataset; the fields are declared
-        rows: pairs (sample id, ``{field: value}``); values are plain, or label documents. Ids that
-            no longer exist are passed over
+        rows: pairs (sample id, ``{field: value}``); values are plain, vectors, or what
+            :func:`classification` makes. Ids that no longer exist are passed over
     """
-    for part in _chunks(rows, _CHUNK[fo.VectorField]):
+    for part in _chunks(rows, _ROWS):
         now = datetime.now(timezone.utc)
         updates = [
             UpdateOne(
@@ -97,8 +100,32 @@ def write_rows(dataset: fo.Dataset, rows: Iterable[tuple[str, Mapping[str, Any]]
         dataset._bulk_write(updates, ids=[sample_id for sample_id, _ in part], progress=False)
 
 
+def classification(label: str, confidence: float) -> dict[str, Any]:
+    """Makes a Classification as the database keeps it, in a tenth of the time of an object."""
+    return {**_classification(), "_id": ObjectId(), "label": label, "confidence": confidence}
+
+
+@lru_cache(maxsize=1)
+def _classification() -> dict[str, Any]:
+    return dict(fo.Classification(label="", confidence=0.0).to_dict())
+
+
 def _plain(value: Any) -> Any:
-    return value.to_dict() if isinstance(value, fo.Label) else value
+    return _packed(value) if isinstance(value, np.ndarray) else value
+
+
+def _packed(vector: np.ndarray) -> bytes:
+    """A vector as FiftyOne keeps arrays, the zlib of ``np.save``, but without compression: of
+    mantissas it saves 8 % of the bytes, and takes 95 % of the time to make them."""
+    return zlib.compress(_header(vector.dtype.str, vector.shape) + vector.tobytes(), level=0)
+
+
+@lru_cache(maxsize=8)
+def _header(dtype: str, shape: tuple[int, ...]) -> bytes:
+    file = io.BytesIO()
+    empty = np.zeros(shape, dtype=dtype)
+    np.save(file, empty, allow_pickle=False)
+    return file.getvalue()[: -empty.nbytes]
 
 
 def delete_fields(dataset: fo.Dataset, fields: Iterable[str]) -> None:

@@ -13,6 +13,8 @@ from fiftyone import ViewField as F
 from clipcleaner_plugin.brain import CLIPCleanerConfig
 from clipcleaner_plugin.fields import (
     VERDICTS,
+    classification,
+    create_indexes,
     declare_fields,
     delete_fields,
     rename_fields,
@@ -28,7 +30,7 @@ Make = Callable[..., fo.Dataset]
 def rows(ids: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     rng = np.random.default_rng(0)
     for number, (id_, score) in enumerate(zip(ids, rng.random(len(ids)), strict=True)):
-        suggestion = fo.Classification(label=f"class {number % 7}", confidence=0.5)
+        suggestion = classification(f"class {number % 7}", 0.5)
         verdict = VERDICTS[number % 3 if number else 3]
         yield id_, {"k_score": float(score), "k_verdict": verdict, "k_suggestion": suggestion}
 
@@ -39,6 +41,7 @@ def scored(dataset: Make) -> fo.Dataset:
     made = dataset([fo.Sample(f"/x/{i}.jpg", ground_truth=label.copy()) for i in range(N)])
     declare_fields(made, "k")
     write_rows(made, rows(made.values("id")))
+    create_indexes(made, "k")
     return made
 
 
@@ -48,7 +51,10 @@ def test_rows_are_read_back(scored: fo.Dataset) -> None:
     for field in ("k_score", "k_verdict"):
         assert scored.values(field) == [expected[i][field] for i in ids]
     assert scored.values("k_suggestion.label") == [f"class {n % 7}" for n in range(N)]
-    assert isinstance(scored.first().k_suggestion, fo.Classification)
+    first, last = scored.first().k_suggestion, scored.last().k_suggestion
+    assert isinstance(first, fo.Classification) and first.id != last.id
+    made = fo.Classification(label="class 0", confidence=0.5)
+    assert {**first.to_dict(), "_id": 0} == {**made.to_dict(), "_id": 0}
     assert scored.exists("k_zeroshot_loss").count() == 0
 
     sample, before = scored.first(), scored.first().last_modified_at
@@ -57,6 +63,22 @@ def test_rows_are_read_back(scored: fo.Dataset) -> None:
     assert scored.count() == N  # an id that is gone stays gone
     assert scored.first().last_modified_at > before
     assert scored.first().k_verdict == "unscorable"  # other fields are left alone
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f8", "<f2"])
+def test_vectors_are_what_fiftyone_reads(dataset: Make, dtype: str) -> None:
+    made = dataset([fo.Sample(f"/x/{i}.jpg") for i in range(5)])
+    made.add_sample_field("vector", fo.VectorField)
+    vectors = np.random.default_rng(0).normal(size=(5, 7)).astype(dtype)
+    ids = made.values("id")
+    write_rows(made, ((i, {"vector": v}) for i, v in zip(ids, vectors, strict=True)))
+    for found in (made.values("vector"), [sample.vector for sample in made]):
+        np.testing.assert_array_equal(np.stack(found), vectors)
+        assert found[0].dtype == vectors.dtype
+    sample = made.first()
+    sample.vector = sample.vector * 2
+    sample.save()
+    np.testing.assert_array_equal(made.first().vector, vectors[0] * 2)
 
 
 def plan(view: fo.DatasetView) -> tuple[list[str], int, int]:
