@@ -1,120 +1,147 @@
-"""One opinion from two: how far to trust language, the fused margin, the clean score."""
+"""One opinion from two: calibrated against the given labels, noise and all."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
-from .evidence import given
-from .mixture import fit_mixture, sigmoid
+from .cleaning import draw_sample
+from .fitting import one_blas_thread
+from .noise_model import Evidence, NoiseModel, fit_noise_model, spread
+from .opinions import LANGUAGE_TEMPERATURE, Opinions
 from .zeroshot import log_softmax
 
-TRUST_EXPONENT = 6
+REGRESSION_SCALE = 1.5  # regularised and out of fold, logistic regression is less sure than right
 VISUAL_FLOOR = 1e-6  # what the visual model gives to a class that it has never seen
-MIN_MARGINS = 20  # a mixture of five parameters on fewer points says more of chance than of them
 
 
-def agreements(zeroshot: np.ndarray, visual: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Counts how often each opinion agrees with the given labels, where both have one.
+@dataclass(frozen=True)
+class Fusion:
+    """How far to trust each opinion, together and alone.
+
+    Attributes:
+        model: of both opinions together
+        language_alone: scale that calibrates the logits of language alone
+        images_alone: scale that calibrates those of the images alone
+        language_weight: share of language in the spread of the joint logits, in [0, 1]
+    """
+
+    model: NoiseModel
+    language_alone: float
+    images_alone: float
+    language_weight: float
+
+
+@dataclass(frozen=True)
+class Fused:
+    """What both opinions make of n given labels.
+
+    Attributes:
+        log_odds: (n,) float32 log-odds that the given label is right
+        suggested: (n,) int, the given label where it is probably right, else the best other
+        confidence: (n,) float32 in [0, 1], probability of the suggested label
+        support: (n,) float32 in [0, 1], probability of the given label before noise is thought of
+        language_label: (n,) int, the first choice of language; -1 where it is not asked
+        language_confidence: (n,) float32 in [0, 1], its probability by language alone, or NaN
+        visual_label: (n,) int, the first choice of the images; -1 where they say nothing
+        visual_confidence: (n,) float32 in [0, 1], its probability by the images alone, or NaN
+    """
+
+    log_odds: np.ndarray
+    suggested: np.ndarray
+    confidence: np.ndarray
+    support: np.ndarray
+    language_label: np.ndarray
+    language_confidence: np.ndarray
+    visual_label: np.ndarray
+    visual_confidence: np.ndarray
+
+
+def fit_fusion(opinions: Opinions) -> Fusion:
+    """Fits the noise model to the given labels, with both opinions and with each alone.
 
     Args:
-        zeroshot: (n, K) log-probabilities of the zero-shot classifier
-        visual: (n, K) out-of-fold log-probabilities of the visual one; NaN rows have no opinion
-        labels: (n,) int array in [0, K)
-
-    Returns:
-        (3,) int array: rows where both have an opinion, first choices of language and of the
-        images that are the given label. The counts of blocks of rows add up to those of all rows
+        opinions: of at least one sample
     """
-    heard = ~np.isnan(visual).all(axis=1)
-    right = [np.sum(table[heard].argmax(axis=1) == labels[heard]) for table in (zeroshot, visual)]
-    return np.array([heard.sum(), *right])
+    with one_blas_thread():
+        sample = draw_sample(opinions.labels, opinions.num_classes)
+        evidence = gather_evidence(opinions, sample.rows)
+        labels = opinions.labels[sample.rows]
+        start = spread(replace(opinions.noise, images_scale=REGRESSION_SCALE))
+        model = fit_noise_model(evidence, labels, sample.weights, start).model
+        alone = {}
+        for name in ("images", "language"):
+            table = getattr(evidence, name)
+            if table is not None:
+                one = Evidence(**{"images": None, "language": None, name: table})
+                alone[name] = fit_noise_model(one, labels, sample.weights, start).model
+    spread_of = {
+        "images": 0.0 if evidence.images is None else model.images_scale * _spread(evidence.images),
+        "language": (
+            0.0 if evidence.language is None else model.language_scale * _spread(evidence.language)
+        ),
+    }
+    both = spread_of["images"] + spread_of["language"]
+    return Fusion(
+        model,
+        alone["language"].language_scale if "language" in alone else 0.0,
+        alone["images"].images_scale if "images" in alone else 0.0,
+        spread_of["language"] / both if both else 0.0,
+    )
 
 
-def language_weight(agreed: np.ndarray, exponent: float = TRUST_EXPONENT) -> float:
-    """Sets the share of language in the fused opinion from the data.
+def gather_evidence(opinions: Opinions, rows: np.ndarray | slice) -> Evidence:
+    """The logits of both opinions for some rows.
 
-    Each opinion is weighted by a power of its agreement, the share of samples whose given label
-    is its first choice: ``w = a_zs^p / (a_zs^p + a_vis^p)``. Wrong labels that do not depend on
-    the image lower both agreements by the same factor, so that their ratio compares how often the
-    two are *right*. Wrong labels with a structure, such as pair flips, mislead the visual opinion
-    only, which lowers its agreement and moves the ratio towards language, as it should. The power
-    turns a small lead into a small preference and a clear one into a decision: language that is
-    right half as often as the images gets a weight below .02.
-
-    Args:
-        agreed: (3,) int array from :func:`agreements`, of all rows
-        exponent: ``p`` > 0
-
-    Returns:
-        the weight in [0, 1]; 1 where there is nothing but language
+    A class that the images' model has never seen gets ``VISUAL_FLOOR``, since its lack of samples
+    is no proof against it; a row on which it has no opinion is all zeros.
     """
-    heard, by_language, by_images = agreed.tolist()
-    if not heard:
-        return 1.0
-    if by_language == by_images:  # both may be 0
-        return 0.5
-    best = max(by_language, by_images)  # divided by it, no power runs out of digits
-    language, images = (by_language / best) ** exponent, (by_images / best) ** exponent
-    return language / (language + images)
+    images = None
+    if opinions.images is not None:
+        images = opinions.unseen(rows)
+        images = np.maximum(images, np.float32(np.log(VISUAL_FLOOR)))
+        images[np.isnan(images[:, 0])] = 0
+    return Evidence(images, opinions.zeroshot(rows, LANGUAGE_TEMPERATURE))
 
 
-def fuse(zeroshot: np.ndarray | None, visual: np.ndarray, weight: float) -> np.ndarray:
-    """Joins both opinions: ``Q(k|i)`` proportional to ``P_zs^w P_vis^(1-w)``.
-
-    Args:
-        zeroshot: (N, K) log-probabilities, or None for ``weight`` 0
-        visual: (N, K) log-probabilities. A class at -inf gets ``VISUAL_FLOOR``, since its lack
-            of samples is no proof against it; a row of NaN leaves the decision to language
-        weight: ``w`` in [0, 1]
-
-    Returns:
-        (N, K) float64 log-probabilities; NaN rows where neither has an opinion
-    """
-    floored = np.maximum(visual.astype(np.float64), np.log(VISUAL_FLOOR))
-    if zeroshot is None:
-        return log_softmax(floored)
-    mixed = weight * zeroshot.astype(np.float64) + (1 - weight) * floored
-    mute = np.isnan(visual).all(axis=1)
-    mixed[mute] = zeroshot[mute]
-    return log_softmax(mixed)
-
-
-def label_margins(log_probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Log-odds of the given label against the best other one.
-
-    Args:
-        log_probs: (N, K) float array, K >= 2
-        labels: (N,) int array in [0, K)
-
-    Returns:
-        (N,) float32 array; negative where another label is more probable
-    """
-    others = log_probs.copy()
-    np.put_along_axis(others, labels[:, None], -np.inf, axis=1)
-    return (given(log_probs, labels) - others.max(axis=1)).astype(np.float32)
+def fuse(opinions: Opinions, fusion: Fusion, block: slice) -> Fused:
+    """Judges the given labels of a block of rows."""
+    labels = opinions.labels[block]
+    evidence = gather_evidence(opinions, block)
+    judged = fusion.model.judge(evidence, labels)
+    doubt = judged.doubt
+    wrong = doubt > 0.5
+    other = judged.best_other
+    joint = judged.right + judged.wrong
+    best = judged.others[np.arange(len(labels)), other] / joint
+    silent = None if evidence.images is None else np.all(evidence.images == 0, axis=1)
+    language = _first_choice(evidence.language, fusion.language_alone, None, len(labels))
+    images = _first_choice(evidence.images, fusion.images_alone, silent, len(labels))
+    return Fused(
+        judged.log_odds,
+        np.where(wrong, other, labels),
+        np.where(wrong, best, 1 - doubt).astype(np.float32),
+        judged.support.astype(np.float32),
+        *language,
+        *images,
+    )
 
 
-def clean_scores(margins: np.ndarray, seed: int) -> np.ndarray:
-    """Turns margins into probabilities that the given label is right.
+def _first_choice(
+    logits: np.ndarray | None, scale: float, silent: np.ndarray | None, n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first choice of one opinion alone, and its probability."""
+    if logits is None:
+        return np.full(n, -1), np.full(n, np.nan, dtype=np.float32)
+    log_probs = log_softmax(np.float32(scale) * logits)
+    choice = logits.argmax(axis=1)
+    confidence = np.exp(log_probs[np.arange(n), choice])
+    if silent is not None:
+        choice[silent], confidence[silent] = -1, np.nan
+    return choice, confidence
 
-    The score is the posterior of the upper component of one mixture over all margins, but never
-    below that of the margin itself, ``sigmoid(m)``: a label that both opinions together hold the
-    most probable is not called wrong because others have larger margins still, which a mixture
-    would do wherever no label is wrong. Both components have one variance: right and wrong labels
-    spread alike, and a free variance lets one component eat up the tail of the other when few
-    labels are wrong. Too few margins, or equal ones, score ``sigmoid(m)``.
 
-    Args:
-        margins: (N,) float array, finite
-        seed: seeds the mixture, in [0, 2**32)
-
-    Returns:
-        (N,) float32 array in [0, 1], never falling in the margin
-    """
-    own = sigmoid(margins)
-    if len(margins) < MIN_MARGINS:
-        return own.astype(np.float32)
-    mixture = fit_mixture(margins, seed, tied=True)
-    if mixture is None:
-        return own.astype(np.float32)
-    return np.maximum(mixture.posterior(margins), own).astype(np.float32)
+def _spread(logits: np.ndarray) -> float:
+    """How far the logits of a row lie apart, on average."""
+    return float(np.mean(logits.std(axis=1), dtype=np.float64))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,6 +26,9 @@ _ROWS_OF_BLOCK = {"cpu": (256, 8192), "cuda": (1024, 2**17)}
 _ROWS_OF_COVARIANCE = 8192  # more would not make a better preconditioner
 
 Reduce = Callable[["torch.Tensor"], "torch.Tensor"]
+_fitter: ContextVar[Callable[[dict[str, Any]], Logistic] | None] = ContextVar(
+    "fitter", default=None
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,19 @@ class Logistic:
         return features @ self.coefficients[model].T + self.intercepts[model]
 
 
+@contextmanager
+def fitted_by(fitter: Callable[[dict[str, Any]], Logistic]) -> Iterator[None]:
+    """Within it, a function gets the arguments of :func:`fit_logistic` and fits in its place.
+
+    It may call it in turn, with ``reduce``: so processes share a fit.
+    """
+    token = _fitter.set(fitter)
+    try:
+        yield
+    finally:
+        _fitter.reset(token)
+
+
 def fit_logistic(
     features: np.ndarray,
     labels: np.ndarray,
@@ -63,6 +81,7 @@ def fit_logistic(
     c: Sequence[float],
     tolerance: Sequence[float],
     *,
+    doubts: tuple[np.ndarray, np.ndarray] | None = None,
     init: Logistic | None = None,
     device: torch.device | str = "cpu",
     reduce: Reduce | None = None,
@@ -89,6 +108,8 @@ def fit_logistic(
         c: M inverse strengths of the penalty, > 0
         tolerance: M distances to stop at: how far the logits of a class, root mean square over the
             rows, are still from their optimum, by the quadratic model
+        doubts (None): another label for each row, (N,) int in [0, K), and the share of the row's
+            weight that goes to it, (M, N) float32 in [0, 1]
         init (None): models to start from, M of them; default: zero
         device ("cpu"): torch device, CPU or CUDA
         reduce (None): where the rows are spread over processes, sums a tensor over all of them;
@@ -99,9 +120,24 @@ def fit_logistic(
     """
     import torch
 
+    fitter = _fitter.get()
+    if fitter is not None and reduce is None:
+        return fitter(
+            {
+                "features": features,
+                "labels": labels,
+                "num_classes": num_classes,
+                "weights": weights,
+                "c": c,
+                "tolerance": tolerance,
+                "doubts": doubts,
+                "init": init,
+                "device": device,
+            }
+        )
     with one_blas_thread(), torch.no_grad():
         reduce = reduce or (lambda tensor: tensor)
-        rows = _Rows(features, labels, num_classes, weights, torch.device(device), reduce)
+        rows = _Rows(features, labels, num_classes, weights, doubts, torch.device(device), reduce)
         spectrum = rows.spectrum()
         spaces = [
             # Twice the penalty for two classes: see above
@@ -145,6 +181,7 @@ class _Rows:
         labels: np.ndarray,
         num_classes: int,
         weights: np.ndarray,
+        doubts: tuple[np.ndarray, np.ndarray] | None,
         device: torch.device,
         reduce: Reduce,
     ) -> None:
@@ -159,6 +196,7 @@ class _Rows:
         slices = [slice(start, start + block) for start in starts]
         self._blocks = [(rows, np.flatnonzero(weights[:, rows].any(axis=1))) for rows in slices]
         self._x, self._y = torch.from_numpy(features), torch.from_numpy(labels)
+        self._doubts = None if doubts is None else tuple(map(torch.from_numpy, doubts))
         if device.type == "cuda" and features.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
             self._x = self._x.to(device)  # otherwise block by block, in every pass
 
@@ -226,10 +264,18 @@ class _Rows:
         # Rows run along the last axis: over the classes between, a softmax is many times faster
         logits = torch.addmm(stack[:, -1:], stack[:, :-1], x.T).view(m, self._k, n)
         log_probs = torch.log_softmax(logits, dim=1)
-        given = y.expand(m, 1, n)
-        loss = -(weights * log_probs.gather(1, given)[:, 0]).sum(dim=1, dtype=torch.float64)
+        shares = [(y, torch.ones_like(weights))]
+        if self._doubts is not None:
+            other, share = self._doubts[0][rows], self._doubts[1][list(models), rows]
+            other, share = other.to(self._device), share.to(self._device)
+            shares = [(y, 1 - share), (other, share)]
+        fit = torch.zeros_like(weights)
+        for of_label, share in shares:
+            fit += share * log_probs.gather(1, of_label.expand(m, 1, n))[:, 0]
+        loss = -(weights * fit).sum(dim=1, dtype=torch.float64)
         residuals = log_probs.exp_()
-        residuals.scatter_add_(1, given, torch.full_like(given, -1, dtype=residuals.dtype))
+        for of_label, share in shares:
+            residuals.scatter_add_(1, of_label.expand(m, 1, n), -share[:, None])
         residuals *= weights[:, None]
         gradient = (residuals.view(m * self._k, n) @ x).view(m, self._k, -1)
         return models, loss, torch.cat([gradient, residuals.sum(dim=2, keepdim=True)], dim=2)

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from . import visual
+from .cleaning import Cleaning, clean_labels, draw_sample
 from .fitting import in_order, one_blas_thread
 from .inputs import Inputs
+from .noise_model import NoiseModel, start_model
 from .visual import VisualModels
 from .zeroshot import ZeroShot
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+
+LANGUAGE_TEMPERATURE = 0.01  # CLIP's own scale; the user's belongs to the paper's rule
 
 # Numbers in a table of one block, and its least and most rows. Fixed, so that no row's result
 # depends on the number of cores.
@@ -39,6 +43,7 @@ class Opinions:
         num_classes: K
         language: None without text features
         images: None where all samples are of one class
+        noise: how the labels came about, by the first cleaning
         lonely: number of samples without another image in their class
     """
 
@@ -49,19 +54,20 @@ class Opinions:
     num_classes: int
     language: ZeroShot | None
     images: VisualModels | None
+    noise: NoiseModel
     lonely: int
 
-    def zeroshot(self, block: slice, temperature: float) -> np.ndarray | None:
+    def zeroshot(self, block: slice | np.ndarray, temperature: float) -> np.ndarray | None:
         """Log-probabilities by language, (b, K) float32; None without text features."""
         if self.language is None:
             return None
         return self.language.log_probs(self.features[block], temperature)
 
-    def seen(self, block: slice) -> np.ndarray | None:
+    def seen(self, block: slice | np.ndarray) -> np.ndarray | None:
         """Log-probabilities by the model of the paper, (b, K) float32; None where there is none."""
         return None if self.images is None else self.images.seen(self.features[block])
 
-    def unseen(self, block: slice) -> np.ndarray:
+    def unseen(self, block: slice | np.ndarray) -> np.ndarray:
         """Out-of-fold log-probabilities, (b, K) float32; rows are NaN where there are none."""
         if self.images is None:
             count = len(self.labels[block])
@@ -70,11 +76,8 @@ class Opinions:
 
     def each_block(self, work: Callable[[slice], T]) -> Iterator[T]:
         """Applies a function to every block of rows, on all cores, and yields what it returns."""
-        least, most = _ROWS_OF_BLOCK
-        size = min(max(_BLOCK // max(self.num_classes, 1), least), most)
-        starts = range(0, len(self.rows), size)
         with one_blas_thread():
-            yield from in_order(work, [slice(start, start + size) for start in starts])
+            yield from in_order(work, _blocks_of_table(len(self.rows), self.num_classes))
 
 
 def form_opinions(
@@ -94,9 +97,13 @@ def form_opinions(
     order = np.lexsort([hashes, inputs.labels[rows], fold_of])
     rows, fold_of = rows[order], fold_of[order]
     features, labels = _gather(inputs, rows), inputs.labels[rows]
-    images = None
+    language = ZeroShot(texts, prompt_reduce) if texts else None
+    images, noise = None, start_model(max(k, 2), 1)
     if len(np.unique(labels)) > 1:
-        images = visual.fit_visual(features, labels, fold_of, k, device=device)
+        cleaning = _clean(features, labels, fold_of, k, language)
+        doubts = _doubts(cleaning, features, labels, fold_of, language)
+        images = visual.fit_visual(features, labels, fold_of, k, doubts, device=device)
+        noise = cleaning.model
     # The only image of its class: a model that has seen it says nothing, others know no such class
     lonely = int(np.sum(fold_of == visual.ALWAYS_TRAIN)) if images else len(rows)
     # Unless language is asked, nobody judges it. These samples come first.
@@ -107,10 +114,49 @@ def form_opinions(
         labels[scorable],
         fold_of[scorable],
         k,
-        ZeroShot(texts, prompt_reduce) if texts else None,
+        language,
         images,
+        noise,
         lonely,
     )
+
+
+def _clean(
+    features: np.ndarray,
+    labels: np.ndarray,
+    fold_of: np.ndarray,
+    num_classes: int,
+    language: ZeroShot | None,
+) -> Cleaning:
+    """The first cleaning, by a part of the samples where they are many."""
+    sample = draw_sample(labels, num_classes)
+    some = features[sample.rows]
+    logits = None if language is None else language.log_probs(some, LANGUAGE_TEMPERATURE)
+    with one_blas_thread():
+        return clean_labels(
+            some, logits, labels[sample.rows], fold_of[sample.rows], sample.weights, num_classes
+        )
+
+
+def _doubts(
+    cleaning: Cleaning,
+    features: np.ndarray,
+    labels: np.ndarray,
+    fold_of: np.ndarray,
+    language: ZeroShot | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Another label for each sample, (n,) int, and how probable it is that the given is wrong."""
+
+    def look(block: slice) -> tuple[np.ndarray, np.ndarray]:
+        rows = features[block]
+        logits = None if language is None else language.log_probs(rows, LANGUAGE_TEMPERATURE)
+        return cleaning.doubts(rows, logits, labels[block], fold_of[block])
+
+    num_classes = len(cleaning.model.confusion)
+    with one_blas_thread():
+        found = list(in_order(look, _blocks_of_table(len(labels), num_classes)))
+    others, shares = zip(*found, strict=True)
+    return np.concatenate(others), np.concatenate(shares)
 
 
 def _hashes(inputs: Inputs, rows: np.ndarray, seed: int) -> np.ndarray:
@@ -130,6 +176,13 @@ def _gather(inputs: Inputs, rows: np.ndarray) -> np.ndarray:
     for block in _blocks(len(rows)):
         features[block] = inputs.unit_rows(rows[block])
     return features
+
+
+def _blocks_of_table(count: int, num_classes: int) -> list[slice]:
+    """Blocks of rows whose tables with all classes are of bounded size."""
+    least, most = _ROWS_OF_BLOCK
+    size = min(max(_BLOCK // max(num_classes, 1), least), most)
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def _blocks(count: int) -> Iterator[slice]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import fusion, rules
+from . import rules
 from .evidence import consistency_scores, given, loss_scores
+from .fusion import Fused, Fusion, fit_fusion, fuse
 from .inputs import Inputs, check_arrays, check_options, check_trusted
+from .mixture import sigmoid
 from .opinions import Opinions, form_opinions
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 EVIDENCE = ("zeroshot_loss", "zeroshot_consistency", "visual_loss", "visual_consistency", "margin")
-FUSED_TEMPERATURE = 0.01  # CLIP's own scale; the user's temperature belongs to the paper's rule
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,15 @@ class LabelScores:
         selected: (N,) bool, the selection of the paper's rule
         evidence: (N,) float32 arrays, higher is cleaner, NaN where there is none:
             ``zeroshot_loss``, ``zeroshot_consistency``, ``visual_loss`` and
-            ``visual_consistency`` in [0, 1], and ``margin``, the log-odds of the given label
-            against the best other one in the fused opinion
+            ``visual_consistency`` in [0, 1], and ``margin``, the log-odds that the given label is
+            right, of which ``clean_score`` is the probability
+        language_label: (N,) int, the first choice of the class names alone; -1 where none
+        language_confidence: (N,) float32 in [0, 1], its calibrated probability; NaN where none
+        visual_label: (N,) int, the first choice of a classifier that has not seen the sample; -1
+            where none
+        visual_confidence: (N,) float32 in [0, 1], its calibrated probability; NaN where none
+        given_confidence: (N,) float32 in [0, 1], the probability of the given label by both, before
+            it is weighed how labels go wrong; NaN where unscorable
         language_weight: share of language in the fused opinion, in [0, 1]
         warnings: what to know of this result, in sentences
     """
@@ -49,6 +57,11 @@ class LabelScores:
     suggested_confidence: np.ndarray
     selected: np.ndarray
     evidence: dict[str, np.ndarray]
+    language_label: np.ndarray
+    language_confidence: np.ndarray
+    visual_label: np.ndarray
+    visual_confidence: np.ndarray
+    given_confidence: np.ndarray
     language_weight: float
     warnings: tuple[str, ...]
 
@@ -74,7 +87,8 @@ def score_labels(
     features and a logistic regression on the given labels. Their evidence is used twice. The rule
     of the paper (Feng et al., "CLIPCleaner: Cleaning Noisy Labels with CLIP", ACM MM 2024) selects
     a pure training set: see :func:`clipcleaner_plugin.rules.select_paper`. For the review of
-    mistakes both opinions are fused into one score: see :mod:`clipcleaner_plugin.fusion`.
+    mistakes both opinions are fused by a model of how labels go wrong, which says how probable it
+    is that a label is right: see :mod:`clipcleaner_plugin.noise_model`.
 
     The result depends on the content of the rows, not on their order, and is the same to the bit
     on repetition, on any number of cores of one machine. A row that cannot be scored costs nothing
@@ -158,24 +172,29 @@ def score_opinions(
         out[opinions.rows] = values
         return out
 
-    found, agreed = _paper_evidence(opinions, temperature)
-    weight = 0.0 if opinions.language is None else fusion.language_weight(agreed)
-    margins, suggested, confidence = _fused(opinions, weight)
+    found = _paper_evidence(opinions, temperature)
+    fusion = fit_fusion(opinions)
+    fused = _fused(opinions, fusion)
     evidence = {name: column(values, np.nan) for name, values in found.items()}
-    evidence["margin"] = column(margins, np.nan)
+    evidence["margin"] = column(fused.log_odds, np.nan)
     selected = rules.select_paper(
         evidence, inputs.labels, inputs.num_classes, theta_gmm, theta_cons, seed
     )
-    score = column(fusion.clean_scores(margins, seed), np.nan)
-    suggestion = column(suggested, -1)
+    score = column(sigmoid(fused.log_odds).astype(np.float32), np.nan)
+    suggestion = column(fused.suggested, -1)
     return LabelScores(
         clean_score=score,
         verdict=rules.verdicts(inputs.labels, suggestion, score, selected),
         suggested_label=suggestion,
-        suggested_confidence=column(confidence, np.nan),
+        suggested_confidence=column(fused.confidence, np.nan),
         selected=selected,
         evidence=evidence,
-        language_weight=weight,
+        language_label=column(fused.language_label, -1),
+        language_confidence=column(fused.language_confidence, np.nan),
+        visual_label=column(fused.visual_label, -1),
+        visual_confidence=column(fused.visual_confidence, np.nan),
+        given_confidence=column(fused.support, np.nan),
+        language_weight=fusion.language_weight,
         warnings=warnings,
     )
 
@@ -194,17 +213,10 @@ def _trust(scores: LabelScores, labels: np.ndarray, trusted: np.ndarray) -> Labe
     )
 
 
-def _paper_evidence(
-    opinions: Opinions, temperature: float
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """First pass over the blocks: the four evidences of the paper, and how often both are right.
+def _paper_evidence(opinions: Opinions, temperature: float) -> dict[str, np.ndarray]:
+    """The four evidences of the paper, (n,) float32; NaN where a classifier has no opinion."""
 
-    Returns:
-        (n,) float32 arrays, NaN where a classifier has no opinion, and the sum of
-        :func:`clipcleaner_plugin.fusion.agreements`
-    """
-
-    def look(block: slice) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def look(block: slice) -> dict[str, np.ndarray]:
         labels = opinions.labels[block]
         columns = {}
         tables = {"zeroshot": opinions.zeroshot(block, temperature), "visual": opinions.seen(block)}
@@ -212,35 +224,21 @@ def _paper_evidence(
             if log_probs is not None:
                 columns[f"{name}_loss"] = given(log_probs, labels)
                 columns[f"{name}_consistency"] = consistency_scores(log_probs, labels)
-        sharp = opinions.zeroshot(block, FUSED_TEMPERATURE)
-        if sharp is None:
-            return columns, np.zeros(3, dtype=np.int64)
-        return columns, fusion.agreements(sharp, opinions.unseen(block), labels)
+        return columns
 
-    blocks, counts = zip(*opinions.each_block(look), strict=True)
+    blocks = list(opinions.each_block(look))
     evidence = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     for name in set(rules.LOSSES) & set(evidence):
         evidence[name] = loss_scores(evidence[name], opinions.labels)
     nothing = np.full(len(opinions.labels), np.nan, dtype=np.float32)
-    return dict.fromkeys(rules.LOSSES + rules.CONSISTENCIES, nothing) | evidence, np.sum(
-        counts, axis=0
-    )
+    return dict.fromkeys(rules.LOSSES + rules.CONSISTENCIES, nothing) | evidence
 
 
-def _fused(opinions: Opinions, weight: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Second pass over the blocks: margins, the most probable labels and their probabilities."""
-
-    def look(block: slice) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        sharp = opinions.zeroshot(block, FUSED_TEMPERATURE)
-        fused = fusion.fuse(sharp, opinions.unseen(block), weight)
-        return (
-            fusion.label_margins(fused, opinions.labels[block]),
-            fused.argmax(axis=1),
-            np.exp(fused.max(axis=1)).astype(np.float32),
-        )
-
-    margins, suggested, confidence = zip(*opinions.each_block(look), strict=True)
-    return np.concatenate(margins), np.concatenate(suggested), np.concatenate(confidence)
+def _fused(opinions: Opinions, fusion: Fusion) -> Fused:
+    """What both opinions together make of every given label."""
+    blocks = list(opinions.each_block(lambda block: fuse(opinions, fusion, block)))
+    names = [field.name for field in fields(Fused)]
+    return Fused(*(np.concatenate([getattr(block, name) for block in blocks]) for name in names))
 
 
 def _warnings(inputs: Inputs, opinions: Opinions) -> tuple[str, ...]:
@@ -278,6 +276,11 @@ def _nothing_scored(n: int, warnings: tuple[str, ...]) -> LabelScores:
         suggested_confidence=nothing.copy(),
         selected=np.zeros(n, dtype=bool),
         evidence={name: nothing.copy() for name in EVIDENCE},
+        language_label=np.full(n, -1),
+        language_confidence=nothing.copy(),
+        visual_label=np.full(n, -1),
+        visual_confidence=nothing.copy(),
+        given_confidence=nothing.copy(),
         language_weight=0.0,
         warnings=warnings,
     )

@@ -1,0 +1,222 @@
+"""A first cleaning of the labels, before the images' opinion of the score is formed on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .gaussians import GaussianFitter, Gaussians
+from .noise_model import Evidence, NoiseModel, fit_noise_model, spread, start_model
+from .zeroshot import log_softmax
+
+GAUSSIAN_SCALE = 0.2  # densities in hundreds of dimensions are far too sure of themselves
+TRUST_EXPONENT = 6
+_SUPPOSED_NOISE = 0.2  # share of labels taken for arbitrary before anything is known
+_ROUNDS = 4
+_LEAST_ROWS, _ROWS_OF_CLASS = 20_000, 30
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Samples that a model with few parameters is fitted to, in place of all.
+
+    Attributes:
+        rows: (n,) int, ascending
+        weights: (n,) float32 >= 1, how many samples of its given label each stands for
+    """
+
+    rows: np.ndarray
+    weights: np.ndarray
+
+
+def draw_sample(labels: np.ndarray, num_classes: int) -> Sample:
+    """Takes at most 20,000 samples, or 30 a class where that is more.
+
+    Large classes give way, so that small ones keep all their samples. Members are taken at equal
+    distances, which leaves an order by folds and hashes as it is.
+
+    Args:
+        labels: (N,) int in [0, K)
+        num_classes: K
+    """
+    sizes = np.bincount(labels, minlength=num_classes)
+    limit = max(_LEAST_ROWS, _ROWS_OF_CLASS * num_classes)
+    cap = _level(sizes, limit)
+    taken = np.minimum(sizes, cap)
+    order = np.argsort(labels, kind="stable")
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    n, m = sizes[labels[order]], taken[labels[order]]
+    # Of n members the ranks at which rank * m / n reaches another whole number: m of them
+    chosen = (rank * m) // n != ((rank - 1) * m) // n
+    rows = np.sort(order[chosen])
+    weights = (sizes / np.maximum(taken, 1))[labels[rows]].astype(np.float32)
+    return Sample(rows, weights)
+
+
+def _level(sizes: np.ndarray, limit: int) -> int:
+    """The largest cap on the classes' sizes with which they sum to no more than ``limit``."""
+    if sizes.sum() <= limit:
+        return int(sizes.max(initial=1))
+    low, high = 1, int(sizes.max())
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if np.minimum(sizes, middle).sum() <= limit else (low, middle)
+    return low
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """What the first cleaning found.
+
+    Attributes:
+        gaussians: what the classes look like
+        model: how their labels came about
+    """
+
+    gaussians: Gaussians
+    model: NoiseModel
+
+    def doubts(
+        self,
+        features: np.ndarray,
+        language: np.ndarray | None,
+        labels: np.ndarray,
+        fold_of: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Another label for every row of a block, and how probable it is that the given is wrong.
+
+        Args:
+            features: (n, d) float32
+            language: (n, K) float32 logits of language, or None
+            labels: (n,) int in [0, K)
+            fold_of: (n,) int
+
+        Returns:
+            (n,) int labels and (n,) float32 in [0, 1]; 0 where no model may judge the row
+        """
+        evidence = Evidence(self.gaussians.logits(features, fold_of), language)
+        judged = self.model.judge(evidence, labels)
+        return judged.best_other, np.where(fold_of < 0, 0, judged.doubt).astype(np.float32)
+
+
+def clean_labels(
+    features: np.ndarray,
+    language: np.ndarray | None,
+    labels: np.ndarray,
+    fold_of: np.ndarray,
+    weights: np.ndarray,
+    num_classes: int,
+) -> Cleaning:
+    """Finds clean classes and the noise in their labels together, by expectation maximisation.
+
+    The Gaussians are fitted to labels that the noise model has cleaned, and the noise model to
+    what they say. Noise with a structure, such as pair flips, has two explanations: classes that
+    overlap, or clear classes and wrong labels. So it is begun twice, from the given labels, and
+    from what language and images together hold the most probable. The second is believed only if
+    it explains the labels better at its own cost (BIC), also than the first does without its
+    caution: the first always mixes the given labels back in, so that hard images of overlapping
+    classes are not drawn over to their neighbours one after the other.
+
+    Call it within :func:`clipcleaner_plugin.fitting.one_blas_thread`.
+
+    Args:
+        features: (n, d) float32
+        language: (n, K) float32 logits of language, or None
+        labels: (n,) int in [0, K)
+        fold_of: (n,) int in [-1, F)
+        weights: (n,) float32 > 0, how many samples each row stands for
+        num_classes: K >= 2
+
+    Returns:
+        the classes and the noise
+    """
+    given = np.zeros((len(labels), num_classes), dtype=np.float32)
+    given[np.arange(len(labels)), labels] = 1
+    fitter = GaussianFitter(features, fold_of, weights)
+
+    def alternate(shares: np.ndarray, model: NoiseModel, caution: float) -> tuple[Cleaning, float]:
+        for turn in range(_ROUNDS):
+            gaussians = fitter.fit((1 - caution) * shares + caution * given)
+            evidence = Evidence(gaussians.logits(features, fold_of), language)
+            fit = fit_noise_model(evidence, labels, weights, model if turn == 0 else spread(model))
+            model, shares = fit.model, _posterior(fit.model, evidence, labels)
+        return Cleaning(gaussians, model), fit.cost
+
+    start = start_model(num_classes, GAUSSIAN_SCALE)
+    careful, cost = alternate(given, start, 0.5)
+    shares = _joint_opinion(
+        Evidence(fitter.fit(given).logits(features, fold_of), language), labels, weights
+    )
+    bold, bold_cost = alternate(shares, _start_from(shares, labels, weights, start), 0.0)
+    if bold_cost >= cost or bold_cost >= alternate(given, start, 0.0)[1]:
+        return careful
+    return bold
+
+
+def _posterior(model: NoiseModel, evidence: Evidence, labels: np.ndarray) -> np.ndarray:
+    """Probability of each true label, (n, K) float32."""
+    judged = model.judge(evidence, labels)
+    shares = judged.others
+    shares[np.arange(len(labels)), labels] = judged.right
+    shares /= shares.sum(axis=1, keepdims=True)
+    return shares
+
+
+def _joint_opinion(evidence: Evidence, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """What both opinions hold probable, each trusted by a power of its agreement with the labels.
+
+    Wrong labels that do not depend on the image lower both agreements by the same factor, so that
+    their ratio compares how often the two are *right*; those with a structure mislead the images
+    only. The power turns a clear lead into a decision.
+    """
+    assert evidence.images is not None
+    k = evidence.images.shape[1]
+    rows = np.arange(len(labels))
+    images = log_softmax(np.float32(_calibrate(evidence.images, labels, weights)) * evidence.images)
+    joint = images
+    if evidence.language is not None:
+        language = log_softmax(evidence.language)
+        right = [
+            float(np.average(table.argmax(axis=1) == labels, weights=weights))
+            for table in (language, images)
+        ]
+        best = max(*right, 1e-9)  # divided by it, no power runs out of digits
+        by_language, by_images = ((share / best) ** TRUST_EXPONENT for share in right)
+        trust = by_language / (by_language + by_images) if by_language + by_images else 0.5
+        joint = np.float32(trust) * language + np.float32(1 - trust) * images
+    shares = np.exp(log_softmax(2 * joint))
+    own = shares[rows, labels] * (1 - _SUPPOSED_NOISE)
+    shares *= np.float32(_SUPPOSED_NOISE / k)
+    shares[rows, labels] = own
+    return shares / shares.sum(axis=1, keepdims=True)
+
+
+def _calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    """The scale of logits that explains the given labels best, if a fifth of them is arbitrary."""
+    from scipy.optimize import minimize_scalar
+
+    rows, k = np.arange(len(labels)), logits.shape[1]
+
+    def cost(scale: float) -> float:
+        probs = np.exp(log_softmax(np.float32(scale) * logits)[rows, labels].astype(np.float64))
+        mixed = np.log((1 - _SUPPOSED_NOISE) * probs + _SUPPOSED_NOISE / k)
+        return -float((weights * mixed).sum())
+
+    found = minimize_scalar(cost, bounds=(0.01, 1), method="bounded", options={"xatol": 0.01})
+    return float(found.x)
+
+
+def _start_from(
+    shares: np.ndarray, labels: np.ndarray, weights: np.ndarray, start: NoiseModel
+) -> NoiseModel:
+    """The confusion of classes that lies in these shares."""
+    k = shares.shape[1]
+    counts = np.zeros((k, k))
+    np.add.at(counts, labels, shares * weights[:, None])
+    counts = counts.T
+    sizes = counts.sum(axis=1)
+    np.fill_diagonal(counts, 0)
+    confusion = np.maximum(counts - 1.5, 0) / np.maximum(sizes, 1)[:, None]
+    confusion *= np.minimum(1, 0.8 / np.maximum(confusion.sum(axis=1), 1e-9))[:, None]
+    return replace(start, confusion=confusion)
