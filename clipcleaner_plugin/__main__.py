@@ -15,6 +15,8 @@ from . import __version__
 if TYPE_CHECKING:
     from fiftyone.core.collections import SampleCollection
 
+    from .results import CLIPCleanerResults
+
 logger = logging.getLogger(__name__)
 
 INTERRUPTED = 130
@@ -75,9 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_install(command("install", "put the plugin where the FiftyOne App finds it"))
     _add_uninstall(command("uninstall", "take the plugin out of FiftyOne's plugins folder"))
     _add_doctor(command("doctor", "say what is wrong with this installation, and what to do"))
-    _add_prune(
-        command("prune", "list the embeddings stored here, and delete what is unused")
-    )
+    _add_prune(command("prune", "list the embeddings stored here, and delete what is unused"))
     _add_embed(command("embed", "compute and keep the embeddings of a dataset"))
     _add_score(command("score", "find the wrong labels of a dataset"))
     _add_export(command("export", "export what a run has cleaned, to train on"))
@@ -278,9 +278,26 @@ def _embed(args: argparse.Namespace) -> int:
 
 
 def _score(args: argparse.Namespace) -> int:
+    from .ranks import joined
+    from .score import fits_shared, help_fits
+
+    with joined() as ranks:
+        if ranks is not None and ranks.rank > 0:
+            logging.getLogger(__package__).setLevel(logging.WARNING)
+            help_fits(ranks)
+            return 0
+        with contextlib.nullcontext() if ranks is None else fits_shared(ranks):
+            results = _results(args)
+    print(results.summary())
+    view = f"{args.key}: mislabeled"
+    print(f"To review them: fiftyone app launch {args.dataset}, and load the saved view '{view}'")
+    return 0
+
+
+def _results(args: argparse.Namespace) -> CLIPCleanerResults:
     from .apply import apply_clipcleaner
 
-    results = apply_clipcleaner(
+    return apply_clipcleaner(
         _collection(args),
         label_field=args.label_field,
         key=args.key,
@@ -291,10 +308,6 @@ def _score(args: argparse.Namespace) -> int:
         batch_size=getattr(args, "batch_size", None),
         num_workers=getattr(args, "num_workers", None),
     )
-    print(results.summary())
-    view = f"{args.key}: mislabeled"
-    print(f"To review them: fiftyone app launch {args.dataset}, and load the saved view '{view}'")
-    return 0
 
 
 def _export(args: argparse.Namespace) -> int:
