@@ -128,9 +128,10 @@ class AcceptSuggestions(_Decide):
                 default=0.0,
                 min=0.0,
                 max=1.0,
-                label="Least confidence of a suggestion",
-                view=types.SliderView(min=0, max=1, step=0.01),
+                label="Confidence",
+                view=types.SliderView(min=0, max=1, step=0.01, value_precision=2),
             )
+            inputs.md("Suggestions that are less sure than this are left.", name="confidence")
         return prop if ctx.params.get("label") else None
 
     def _options(self, ctx: foo.executor.ExecutionContext, chosen: bool) -> dict[str, Any]:

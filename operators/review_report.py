@@ -38,7 +38,8 @@ class GetReviewReport(foo.Operator):
         key = input_run(ctx, inputs)
         if key is not None:
             _input_threshold(ctx, inputs, key)
-        view = types.PromptView(label=LABEL, submit_button_label="Show")
+        button = "Set threshold" if ctx.params.get("apply") else "Show"
+        view = types.PromptView(label=LABEL, submit_button_label=button)
         return types.Property(inputs, view=view)
 
     def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
@@ -129,11 +130,14 @@ def _input_threshold(ctx: foo.executor.ExecutionContext, inputs: types.Object, k
         default=_DEFAULT,
         min=0.05,
         max=1.0,
-        label="Flag where at least this share is wrong",
-        view=types.SliderView(min=0.05, max=1, step=0.05),
+        label="Share",
+        view=types.SliderView(min=0.05, max=1, step=0.05, value_precision=2),
     )
-    threshold = found.threshold(ctx.params.get("precision") or _DEFAULT)
+    precision = ctx.params.get("precision") or _DEFAULT
+    threshold = found.threshold(precision)
     if threshold is None:
         block(inputs, "No threshold reaches this share", "Not even the lowest scores do")
     else:
-        inputs.md(f"Flags labels with a clean score below **{threshold:.3f}**.", name="threshold")
+        share = f"at least {precision:.0%} are wrong, by this measurement"
+        text = f"Labels with a clean score below **{threshold:.3f}** will be flagged: {share}."
+        inputs.md(text, name="threshold")
