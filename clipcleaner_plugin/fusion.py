@@ -42,6 +42,8 @@ class Fused:
         suggested: (n,) int, the given label where it is probably right, else the best other
         confidence: (n,) float32 in [0, 1], probability of the suggested label
         support: (n,) float32 in [0, 1], probability of the given label before noise is thought of
+        clarity: (n,) float32 in [0, 1], the same of the most probable label
+        likelihood: (n,) float32 in [0, 1], how probable the noise model holds the given label
         language_label: (n,) int, the first choice of language; -1 where it is not asked
         language_confidence: (n,) float32 in [0, 1], its probability by language alone, or NaN
         visual_label: (n,) int, the first choice of the images; -1 where they say nothing
@@ -52,6 +54,8 @@ class Fused:
     suggested: np.ndarray
     confidence: np.ndarray
     support: np.ndarray
+    clarity: np.ndarray
+    likelihood: np.ndarray
     language_label: np.ndarray
     language_confidence: np.ndarray
     visual_label: np.ndarray
@@ -123,6 +127,8 @@ def fuse(opinions: Opinions, fusion: Fusion, block: slice) -> Fused:
         np.where(wrong, other, labels),
         np.where(wrong, best, 1 - doubt).astype(np.float32),
         judged.support.astype(np.float32),
+        judged.clarity,
+        joint.astype(np.float32),
         *language,
         *images,
     )

@@ -110,7 +110,9 @@ class NoiseModel:
         right += others[rows, labels]
         others[rows, labels] = 0
         wrong = others.sum(axis=1, dtype=np.float64)
-        return Judgement(np.maximum(right, _SMALLEST), np.maximum(wrong, _SMALLEST), others, plain)
+        clarity = sharp.max(axis=1)
+        right, wrong = np.maximum(right, _SMALLEST), np.maximum(wrong, _SMALLEST)
+        return Judgement(right, wrong, others, plain, clarity)
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,14 @@ class Judgement:
         wrong: (n,) joint probability of the given label and that it is wrong
         others: (n, K) the same for each other true label; zero at the given one
         support: (n,) probability of the given label before noise is thought of
+        clarity: (n,) the same of the most probable label
     """
 
     right: np.ndarray
     wrong: np.ndarray
     others: np.ndarray
     support: np.ndarray
+    clarity: np.ndarray
 
     @property
     def log_odds(self) -> np.ndarray:

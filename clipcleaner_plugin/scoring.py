@@ -14,6 +14,7 @@ from .evidence import consistency_scores, given, loss_scores
 from .fusion import Fused, Fusion, fit_fusion, fuse
 from .inputs import Inputs, check_arrays, check_options, check_trusted
 from .mixture import sigmoid
+from .openset import foreign_probability
 from .opinions import Opinions, form_opinions
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class LabelScores:
         visual_confidence: (N,) float32 in [0, 1], its calibrated probability; NaN where none
         given_confidence: (N,) float32 in [0, 1], the probability of the given label by both, before
             it is weighed how labels go wrong; NaN where unscorable
+        open_set: (N,) bool, images that probably belong to none of the classes; see
+            :func:`clipcleaner_plugin.openset.foreign_probability`
         language_weight: share of language in the fused opinion, in [0, 1]
         warnings: what to know of this result, in sentences
     """
@@ -62,6 +65,7 @@ class LabelScores:
     visual_label: np.ndarray
     visual_confidence: np.ndarray
     given_confidence: np.ndarray
+    open_set: np.ndarray
     language_weight: float
     warnings: tuple[str, ...]
 
@@ -182,6 +186,7 @@ def score_opinions(
     )
     score = column(sigmoid(fused.log_odds).astype(np.float32), np.nan)
     suggestion = column(fused.suggested, -1)
+    foreign = foreign_probability(fused.clarity, fused.likelihood, inputs.num_classes)
     return LabelScores(
         clean_score=score,
         verdict=rules.verdicts(inputs.labels, suggestion, score, selected),
@@ -194,6 +199,7 @@ def score_opinions(
         visual_label=column(fused.visual_label, -1),
         visual_confidence=column(fused.visual_confidence, np.nan),
         given_confidence=column(fused.support, np.nan),
+        open_set=column(foreign > 0.5, False),
         language_weight=fusion.language_weight,
         warnings=warnings,
     )
@@ -210,6 +216,7 @@ def _trust(scores: LabelScores, labels: np.ndarray, trusted: np.ndarray) -> Labe
         suggested_label=np.where(sure, labels, scores.suggested_label),
         suggested_confidence=np.where(sure, one, scores.suggested_confidence),
         selected=scores.selected | sure,
+        open_set=scores.open_set & ~sure,
     )
 
 
@@ -281,6 +288,7 @@ def _nothing_scored(n: int, warnings: tuple[str, ...]) -> LabelScores:
         visual_label=np.full(n, -1),
         visual_confidence=nothing.copy(),
         given_confidence=nothing.copy(),
+        open_set=np.zeros(n, dtype=bool),
         language_weight=0.0,
         warnings=warnings,
     )
