@@ -76,6 +76,31 @@ def lookalike_noise(
     return noisy
 
 
+def partner_noise(
+    labels: np.ndarray, num_classes: int, rate: float, seed: int, partners: int = 3
+) -> np.ndarray:
+    """Every class is taken for a few others, its partners, drawn at random.
+
+    Args:
+        labels: (N,) int array of true labels in [0, K)
+        num_classes: K >= 2
+        rate: share of wrong labels, in [0, 1]; ``round(rate * N)`` samples are flipped
+        seed: fixes the draw
+        partners (3): number of partners of a class, as many as there are others at most
+
+    Returns:
+        (N,) int64 array of noisy labels
+    """
+    random = np.random.RandomState(seed)
+    count = min(partners, num_classes - 1)
+    steps = [1 + random.permutation(num_classes - 1)[:count] for _ in range(num_classes)]
+    noisy = labels.astype(np.int64)
+    flipped = random.permutation(len(labels))[: round(rate * len(labels))]
+    step = np.array(steps)[noisy[flipped], random.randint(count, size=len(flipped))]
+    noisy[flipped] = (noisy[flipped] + step) % num_classes
+    return noisy
+
+
 def _draw_labels(probs: np.ndarray, random: np.random.RandomState) -> np.ndarray:
     """One label a row, by the inverse of the cumulated probabilities."""
     drawn = (np.cumsum(probs, axis=1) < random.random_sample((len(probs), 1))).sum(axis=1)
