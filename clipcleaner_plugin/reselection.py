@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from .decisions import TRUSTED, review_field
 from .fields import EVIDENCES, VERDICTS
 from .memory import Last, content_state
 from .rules import Mixtures, loss_mixtures, select_with, verdicts
@@ -56,6 +57,8 @@ class StoredEvidence:
         self._labels = np.array([index.get(row.get("given"), -1) for row in rows], dtype=int)
         self._suggested = np.array([index.get(row.get("suggested"), -1) for row in rows], dtype=int)
         self._score = _column(rows, "score")
+        trusted = np.array([row.get("review") in TRUSTED for row in rows], dtype=bool)
+        self._vouched_for = trusted & (self.verdict == "clean")
         self._evidence = {name: _column(rows, name) for name in EVIDENCES}
         self._num_classes, self._seed = len(classes), seed
 
@@ -74,7 +77,9 @@ class StoredEvidence:
             thetas.theta_gmm,
             thetas.theta_cons,
         )
-        return verdicts(self._labels, self._suggested, self._score, selected, thetas.theta_score)
+        found = verdicts(self._labels, self._suggested, self._score, selected, thetas.theta_score)
+        found[self._vouched_for] = "clean"  # by a reviewer, whatever the evidence
+        return found
 
     def counts(self, thetas: Thetas) -> dict[str, int]:
         """Counts the samples of the run by verdict under these thresholds; about, for a part."""
@@ -104,6 +109,7 @@ def read_evidence(results: CLIPCleanerResults, limit: int | None = None) -> Stor
     labels = {
         "given": f"${results.config.label_field}.label",
         "suggested": f"${field('suggestion')}.label",
+        "review": f"${review_field(str(results.config.label_field))}",
     }
     pipeline = [{"$match": match}, {"$project": {**wanted, **labels}}]
     rows = list(collection.aggregate(pipeline, batchSize=_BATCH, allowDiskUse=True))

@@ -145,7 +145,7 @@ def test_views_of_what_is_worth_a_look(results: Any) -> None:
 
 def test_a_view_that_the_run_has_no_evidence_for_is_refused(dataset: Maker) -> None:
     results = Noisy(dataset).apply(text_features=None, model=None)
-    for kind in ("disagreement", "open_set", "reviewed", "nonsense"):
+    for kind in ("disagreement", "reviewed", "nonsense"):
         with pytest.raises(ValueError, match=f"no view '{kind}'; choose one of mislabeled"):
             results.view(kind)
 
@@ -224,6 +224,11 @@ def test_a_preview_is_what_the_rules_say_and_what_reselect_does(
     selected = select_paper(evidence, labels, 3, *thetas[:2], seed=results.config.seed)
     score = np.array([row["score"] for row in samples], dtype=np.float32)
     expected = verdicts(labels, suggested, score, selected, thetas[2])
+    vouched = [
+        row["review"] in ("confirmed", "relabeled") and row["verdict"] == "clean" for row in samples
+    ]
+    assert sum(vouched) > 10
+    expected[vouched] = "clean"
 
     before = results.dataset.values("clipcleaner_verdict")
     promised = preview_evidence(results).counts(Thetas(*thetas))
