@@ -77,6 +77,7 @@ GOOD: dict[str, Any] = {
         ({"folds": 2.5}, TypeError, "folds must be an int"),
         ({"seed": -1}, ValueError, "seed"),
         ({"seed": 2**32}, ValueError, "seed"),
+        ({"device": "gpu9"}, ValueError, "device=.gpu9. is no torch device"),
     ],
 )
 def test_bad_arguments_are_named(change: dict[str, Any], error: type[Exception], text: str) -> None:

@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
+import torch
 from feature_clusters import flip, make_clusters
 from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
@@ -33,6 +34,7 @@ def weights_of(labels: np.ndarray, classes: int) -> np.ndarray:
     return np.stack([balanced[labels], np.ones(n), halves, ~halves]).astype(np.float32)
 
 
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 C = [1.0, 10.0, 10.0, 10.0]
 TOLERANCE = [5e-5, 1.5e-4, 1.5e-4, 1.5e-4]
 
@@ -49,11 +51,12 @@ def probabilities(models: Logistic, m: int, x: np.ndarray) -> np.ndarray:
     return softmax(models.logits(m, x), axis=1)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("classes", [2, 3, 11])
-def test_it_is_scikit_learns_model(classes: int) -> None:
+def test_it_is_scikit_learns_model(classes: int, device: str) -> None:
     x, y, weights = noisy(400, classes)
     weights[1] = np.random.default_rng(0).uniform(0.1, 5, 400)
-    found = fit_logistic(x, y, classes, weights, C, TOLERANCE)
+    found = fit_logistic(x, y, classes, weights, C, TOLERANCE, device=device)
     assert found.converged.all()
     for m in range(4):
         expected = by_scikit_learn(x, y, weights[m], C[m])
