@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import getpass
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -388,19 +388,15 @@ def _update(
 ) -> int:
     """Applies an update in the database to those of the samples where it is possible."""
     dataset: fo.Dataset = samples._root_dataset
-    # Whoever holds a sample of this process must see its new label, and not save the old one
-    n = 0
-    for ids in _id_chunks(samples):
+    found, n = samples.match(possible).values("id"), 0
+    for start in range(0, len(found), _CHUNK):
+        ids = found[start : start + _CHUNK]
+        # Asked again: another reviewer may have been quicker
         query = {"_id": {"$in": [ObjectId(i) for i in ids]}, **possible}
         n += dataset._sample_collection.update_many(query, update).modified_count
+        # Whoever holds a sample in this process must see its new label, and not save the old one
         Sample._reload_docs(dataset._sample_collection_name, sample_ids=ids)
     return n
-
-
-def _id_chunks(samples: SampleCollection) -> Iterator[Iterable[str]]:
-    ids = samples.values("id")
-    for start in range(0, len(ids), _CHUNK):
-        yield ids[start : start + _CHUNK]
 
 
 def _now() -> datetime:

@@ -201,7 +201,8 @@ def test_from_the_sample_to_the_threshold(noisy: Noisy) -> None:
     sent = dict(requests(result))
     shown = fo.DatasetView._build(noisy.dataset, sent["set_view"]["view"])
     assert len(shown) == 40
-    assert sent["set_active_fields"] == {"fields": ["ground_truth", "run_suggestion", "run_score"]}
+    explained = ["ground_truth", "run_suggestion", "run_score"]
+    assert sent["set_active_fields"]["fields"][:3] == explained
     assert "replaces" in form("start_review", noisy.dataset, key="run")
     waiting = form("review_report", noisy.dataset, key="run")
     assert "0 of 40 samples decided**, 40 to go" in waiting["report"]["default"]
