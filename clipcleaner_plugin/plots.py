@@ -123,7 +123,7 @@ def class_figure(classes: Mapping[str, ClassStatistics]) -> Any:
             "showticklabels": False,
             "showgrid": False,
             "zeroline": False,
-            "range": [0, 1 if title == "words agree" else max(values)],
+            "range": [0, 1 if title == "words agree" else max(values, default=0) or 1],
         }
         figure.update_layout({f"xaxis{i + 1}": axis})
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False, automargin=True)

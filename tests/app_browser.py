@@ -150,9 +150,9 @@ def take_picture(page: Page, name: str) -> None:
         page.screenshot(path=str(Path(folder) / f"{name}.png"))
 
 
-def wait_until(condition: Callable[[], bool], what: str, page: Page) -> None:
-    """Waits for something that the page does not show, for example in the database."""
-    deadline = time.monotonic() + _TIMEOUT
+def wait_until(condition: Callable[[], bool], what: str, page: Page, seconds: int = 180) -> None:
+    """Waits for something that the page does not show, such as another process to be done."""
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"did not happen: {what}"
         page.wait_for_timeout(200)

@@ -118,6 +118,16 @@ def test_every_figure_reaches_the_app_as_plain_lists(noisy: fo.Dataset, tab: str
             assert isinstance(trace.get(axis, []), list | tuple)
 
 
+def test_a_run_whose_labels_were_cleared_has_empty_figures(noisy: fo.Dataset) -> None:
+    noisy.clear_sample_field("ground_truth")
+    panel = Panel(noisy)
+    panel.send("on_load")
+    for tab in ("scores", "confusions", "classes"):
+        panel.state["tab"] = tab
+        panel.send("on_input")
+    assert len(panel.parts["plot_classes"]["view"]["data"][0]["y"]) == 0
+
+
 def test_thresholds_are_tried_and_applied_and_taken_back(noisy: fo.Dataset) -> None:
     panel = Panel(noisy)
     panel.send("on_load")
