@@ -14,6 +14,7 @@ GAUSSIAN_SCALE = 0.2  # densities in hundreds of dimensions are far too sure of 
 TRUST_EXPONENT = 6
 _SUPPOSED_NOISE = 0.2  # share of labels taken for arbitrary before anything is known
 _ROUNDS = 4
+_ENOUGH = 1e-3  # change of the labels, in labels a sample, at which the cleaning ends
 _LEAST_ROWS, _ROWS_OF_CLASS = 20_000, 30
 
 
@@ -140,7 +141,10 @@ def clean_labels(
             gaussians = fitter.fit((1 - caution) * shares + caution * given)
             evidence = Evidence(gaussians.logits(features, fold_of), language)
             fit = fit_noise_model(evidence, labels, weights, model if turn == 0 else spread(model))
-            model, shares = fit.model, _posterior(fit.model, evidence, labels)
+            before, shares = shares, _posterior(fit.model, evidence, labels)
+            model = fit.model
+            if np.abs(shares - before).sum() < _ENOUGH * len(labels):
+                break
         return Cleaning(gaussians, model), fit.cost
 
     start = start_model(num_classes, GAUSSIAN_SCALE)

@@ -21,6 +21,7 @@ LOOKALIKE_SCALE = 0.5
 LEAST_CONFUSED, LEAST_KEPT = 3.0, 0.1
 _MOST_CONFUSED = 0.8  # of a class, so that a share of right labels is left
 _ROUNDS, _STEPS, _COUNTS = 4, 5, 4
+_ENOUGH = 1e-4  # gain in log-likelihood a sample at which a fit ends
 _SMALLEST = 1e-30
 
 
@@ -205,9 +206,13 @@ def fit_noise_model(
         None if t is None else torch.from_numpy(t) for t in (evidence.images, evidence.language)
     ]
     model, prior = start, np.log([start.images_scale, 1.0])
+    before = -np.inf
     for _ in range(_ROUNDS):
         model = _fit_scales(model, prior, tables, labels, weights)
         model, likelihood = _fit_chances(model, evidence, labels, weights)
+        if likelihood - before < _ENOUGH * weights.sum():
+            break
+        before = likelihood
     k = len(model.confusion)
     pairs = np.count_nonzero(model.confusion)
     price = np.log(k) + 0.5 * np.log(max(weights.sum() / k, 1.0))

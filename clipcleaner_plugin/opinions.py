@@ -100,10 +100,11 @@ def form_opinions(
     language = ZeroShot(texts, prompt_reduce) if texts else None
     images, noise = None, start_model(max(k, 2), 1)
     if len(np.unique(labels)) > 1:
-        cleaning = _clean(features, labels, fold_of, k, language)
-        doubts = _doubts(cleaning, features, labels, fold_of, language)
+        doubts = None
+        if fold_of.max() >= 0:
+            cleaning = _clean(features, labels, fold_of, k, language)
+            doubts, noise = _doubts(cleaning, features, labels, fold_of, language), cleaning.model
         images = visual.fit_visual(features, labels, fold_of, k, doubts, device=device)
-        noise = cleaning.model
     # The only image of its class: a model that has seen it says nothing, others know no such class
     lonely = int(np.sum(fold_of == visual.ALWAYS_TRAIN)) if images else len(rows)
     # Unless language is asked, nobody judges it. These samples come first.

@@ -1,0 +1,135 @@
+"""The model of given labels: by hand, as a distribution, and what it recovers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clipcleaner_plugin.fitting import one_blas_thread
+from clipcleaner_plugin.noise_model import (
+    Evidence,
+    NoiseModel,
+    fit_noise_model,
+    spread,
+    start_model,
+)
+
+
+def softmax(row: list[float]) -> np.ndarray:
+    exp = np.exp(np.array(row))
+    return exp / exp.sum()
+
+
+def model_of(k: int, **changes: object) -> NoiseModel:
+    values = {
+        "images_scale": 1.0, "language_scale": 1.0, "uniform": 0.1, "lookalike": 0.0,
+        "confusion": np.zeros((k, k)),
+    }  # fmt: skip
+    return NoiseModel(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_a_label_is_judged_as_by_hand() -> None:
+    confusion = np.zeros((3, 3))
+    confusion[0, 1] = 0.3
+    model = model_of(3, images_scale=2.0, language_scale=0.5, lookalike=0.06, confusion=confusion)
+    images, language = [1.0, 0.0, -1.0], [0.0, 2.0, -2.0]
+    evidence = Evidence(np.array([images], np.float32), np.array([language], np.float32))
+    judged = model.judge(evidence, np.array([1]))
+
+    joint = [2.0, 1.0, -3.0]  # 2 * images + 0.5 * language
+    p, hard = softmax(joint), softmax([0.7 * u for u in joint])
+    plain = 0.9 * p[1] + 0.1 * hard[1]
+    nearby = softmax([0.5, -1.5])[0]  # of classes 1 and 2 at half the logits: 0 is the best
+    right = plain * (1 - 0.1 - 0.06) + 0.1 / 3 * p[1]
+    by_lookalike = 0.06 * nearby * np.array([p[0], 0, p[2]]) / (p[0] + p[2])
+    others = np.array([p[0] * (0.3 + 0.1 / 3), 0, p[2] * 0.1 / 3]) + by_lookalike
+    assert judged.support == pytest.approx([plain], rel=1e-5)
+    assert judged.right == pytest.approx([right], rel=1e-5)
+    assert judged.others[0] == pytest.approx(others, rel=1e-5)
+    assert judged.log_odds == pytest.approx([np.log(right / others.sum())], rel=1e-5)
+    assert judged.best_other.tolist() == [0]
+
+
+@settings(deadline=None)
+@given(st.integers(2, 6), st.integers(0, 1000))
+def test_the_chances_of_all_labels_sum_to_one(k: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    row = random.normal(0, 3, (1, k)).astype(np.float32)
+    model = model_of(k, uniform=0.2, lookalike=0.1)
+    judged = model.judge(Evidence(np.repeat(row, k, axis=0), None), np.arange(k))
+    assert np.sum(judged.right + judged.wrong) == pytest.approx(1, abs=1e-5)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 1000), st.floats(0, 0.5), st.floats(0.1, 5))
+def test_more_support_for_a_label_never_lowers_its_odds(
+    seed: int, uniform: float, step: float
+) -> None:
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 3, (1, 4)).astype(np.float32)
+    better = logits.copy()
+    better[0, 2] += step
+    confusion = random.uniform(0, 0.1, (4, 4))
+    np.fill_diagonal(confusion, 0)
+    model = model_of(4, uniform=uniform, confusion=confusion)
+    odds = [model.judge(Evidence(x, None), np.array([2])).log_odds[0] for x in (logits, better)]
+    assert odds[1] >= odds[0] - 1e-5
+
+
+def noisy_labels(
+    k: int, n: int, uniform: float, pairs: float, seed: int = 0
+) -> tuple[Evidence, np.ndarray, np.ndarray]:
+    """Logits that are calibrated at scale 1, true labels drawn from them, and noise on top."""
+    random = np.random.default_rng(seed)
+    logits = random.normal(0, 1, (n, k)) + 6 * np.eye(k)[random.integers(0, k, n)]
+    probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truth = (np.cumsum(probs, axis=1) < random.random((n, 1))).sum(axis=1)
+    labels = truth.copy()
+    flipped = random.random(n) < pairs
+    labels[flipped] = (truth[flipped] + 1) % k
+    drawn = random.random(n) < uniform
+    labels[drawn] = random.integers(0, k, drawn.sum())
+    return Evidence(logits.astype(np.float32) * 4, None), truth, labels
+
+
+def fit(evidence: Evidence, labels: np.ndarray, k: int) -> NoiseModel:
+    with one_blas_thread():
+        start = spread(start_model(k, 0.3))
+        return fit_noise_model(evidence, labels, np.ones(len(labels), np.float32), start).model
+
+
+@pytest.mark.parametrize("uniform", [0.0, 0.05, 0.4])
+def test_uniform_noise_is_measured_and_the_scale_calibrated(uniform: float) -> None:
+    evidence, truth, labels = noisy_labels(8, 4000, uniform, 0)
+    model = fit(evidence, labels, 8)
+    assert model.uniform + model.lookalike == pytest.approx(uniform, abs=0.02)
+    assert model.images_scale == pytest.approx(0.25, rel=0.25)  # logits were multiplied by 4
+    doubt = model.judge(evidence, labels).doubt
+    assert doubt.mean() == pytest.approx(np.mean(labels != truth), abs=0.015)
+
+
+def test_pair_flips_are_found_in_the_confusion() -> None:
+    evidence, truth, labels = noisy_labels(6, 4000, 0, 0.3)
+    model = fit(evidence, labels, 6)
+    partners = (np.arange(6) + 1) % 6
+    assert model.confusion[np.arange(6), partners] == pytest.approx(np.full(6, 0.3), abs=0.07)
+    rest = model.confusion.copy()
+    rest[np.arange(6), partners] = 0
+    assert rest.max() < 0.02
+    assert model.judge(evidence, labels).doubt.mean() == pytest.approx(
+        np.mean(labels != truth), abs=0.03
+    )
+
+
+def test_a_sample_that_stands_for_several_weighs_as_much() -> None:
+    evidence, _, labels = noisy_labels(4, 400, 0.2, 0)
+    assert evidence.images is not None
+    twice = Evidence(np.repeat(evidence.images, 2, axis=0), None)
+    start = spread(start_model(4, 0.3))
+    with one_blas_thread():
+        a = fit_noise_model(twice, np.repeat(labels, 2), np.ones(800, np.float32), start).model
+        b = fit_noise_model(evidence, labels, np.full(400, 2, np.float32), start).model
+    assert a.uniform == pytest.approx(b.uniform, abs=1e-3)
+    assert a.images_scale == pytest.approx(b.images_scale, rel=1e-2)
