@@ -68,7 +68,6 @@ def test_wrong_labels_are_found_and_shown(
         wait_for_count(page, noisy.match({"clipcleaner_verdict": "clean"}).count())
         load(page, "Mislabeled")
         wait_for_count(page, found)
-        zoom_out(page)
         take_picture(page, "app-mislabeled")
         assert grid_count(page) == found
 
@@ -89,13 +88,6 @@ def planted_errors_found(noisy: fo.Dataset) -> int:
     assert len(shown & wrong) / len(shown) >= 0.9, "precision"
     assert len(shown & wrong) / len(wrong) >= 0.9, "recall"
     return len(shown)
-
-
-def zoom_out(page: Page) -> None:
-    slider = page.locator('[data-cy="slider"]').last
-    box = slider.bounding_box()
-    assert box is not None
-    slider.click(position={"x": 0.55 * box["width"], "y": box["height"] / 2})
 
 
 def load(page: Page, verdict: str) -> None:
