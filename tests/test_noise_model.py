@@ -104,7 +104,7 @@ def fit(evidence: Evidence, labels: np.ndarray, k: int) -> NoiseModel:
 def test_uniform_noise_is_measured_and_the_scale_calibrated(uniform: float) -> None:
     evidence, truth, labels = noisy_labels(8, 4000, uniform, 0)
     model = fit(evidence, labels, 8)
-    assert model.uniform + model.lookalike == pytest.approx(uniform, abs=0.02)
+    assert model.uniform + model.lookalike == pytest.approx(uniform, abs=0.03)
     assert model.images_scale == pytest.approx(0.25, rel=0.25)  # logits were multiplied by 4
     doubt = model.judge(evidence, labels).doubt
     assert doubt.mean() == pytest.approx(np.mean(labels != truth), abs=0.015)
@@ -131,5 +131,5 @@ def test_a_sample_that_stands_for_several_weighs_as_much() -> None:
     with one_blas_thread():
         a = fit_noise_model(twice, np.repeat(labels, 2), np.ones(800, np.float32), start).model
         b = fit_noise_model(evidence, labels, np.full(400, 2, np.float32), start).model
-    assert a.uniform == pytest.approx(b.uniform, abs=1e-3)
-    assert a.images_scale == pytest.approx(b.images_scale, rel=1e-2)
+    assert a.uniform == pytest.approx(b.uniform, abs=1e-2)
+    assert a.images_scale == pytest.approx(b.images_scale, rel=0.05)
