@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -29,25 +29,17 @@ from .embeddings import (
     fill_vector_field,
     given_embeddings,
 )
-from .fields import (
-    EVIDENCES,
-    classification,
-    create_indexes,
-    declare_fields,
-    delete_fields,
-    field_name,
-    result_fields,
-    write_rows,
-)
+from .fields import delete_fields, result_fields
 from .inputs import check_options
 from .locks import confirm_lock, one_writer
+from .record import make_record
 from .targets import Targets, check_images, check_label_field, read_targets
-from .views import delete_views, save_views
+from .views import delete_views
+from .writing import write_results
 
 if TYPE_CHECKING:
     from .embed import EmbeddingReport
     from .results import CLIPCleanerResults
-    from .scoring import LabelScores
     from .store import EmbeddingStore
 
 logger = logging.getLogger(__name__)
@@ -206,11 +198,11 @@ def apply_clipcleaner(
     _ask_to_write(progress, len(targets.ids))
     confirm_lock(dataset, key)
     _replace_run(samples, key, run)
-    _write_results(dataset, config, targets, scores)
+    write_results(dataset, config, targets, scores)
     if embedded and embeddings_field is not None:
         fill_vector_field(samples, embeddings_field, embedded.store, embedded.report)
 
-    from .results import CLIPCleanerResults, make_record
+    from .results import CLIPCleanerResults
 
     failures = embedded.report.failures if embedded else {}
     record = make_record(
@@ -409,34 +401,6 @@ def _registrable(samples: SampleCollection) -> SampleCollection:
             logger.warning("The view lists too many ids to be stored with the run")
             return samples._root_dataset
     return samples
-
-
-def _write_results(
-    dataset: fo.Dataset, config: CLIPCleanerConfig, targets: Targets, scores: LabelScores
-) -> None:
-    logger.info("Writing fields")
-    prefix = config.prefix
-    declare_fields(dataset, prefix)
-    write_rows(dataset, _rows(prefix, targets, scores))
-    create_indexes(dataset, prefix)
-    save_views(dataset, config)
-
-
-def _rows(
-    prefix: str, targets: Targets, scores: LabelScores
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    floats = {field_name(prefix, name): scores.evidence[name] for name in EVIDENCES}
-    floats[field_name(prefix, "score")] = scores.clean_score
-    verdict, suggestion = field_name(prefix, "verdict"), field_name(prefix, "suggestion")
-    for i, sample_id in enumerate(targets.ids):
-        # A missing value stays None: NaN sorts below everything and breaks MongoDB's bounds
-        row: dict[str, Any] = {f: float(v[i]) for f, v in floats.items() if not np.isnan(v[i])}
-        row[verdict] = str(scores.verdict[i])
-        k = scores.suggested_label[i]
-        if k >= 0:
-            confidence = float(scores.suggested_confidence[i])
-            row[suggestion] = classification(targets.classes[k], confidence)
-        yield sample_id, row
 
 
 def _describe(embeddings: Any) -> str | None:

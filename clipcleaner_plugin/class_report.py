@@ -25,7 +25,6 @@ class ClassReport:
         beats_chance: whether language says the class more often of its own samples than by chance
             (one-sided binomial test, at .01); None where no result of the test could show that,
             because the samples are too few
-        language_weight: share of language in the fused opinion on this class, in [0, 1]
         rewrite: whether the name means little to the model, so that its prompts should be rewritten
     """
 
@@ -36,7 +35,6 @@ class ClassReport:
     chance: float | None
     agreement: float | None
     beats_chance: bool | None
-    language_weight: float
     rewrite: bool
 
 
@@ -46,7 +44,6 @@ def class_report(
     wrong: np.ndarray,
     language_label: np.ndarray,
     visual_label: np.ndarray,
-    language_weight: np.ndarray | float,
     num_classes: int,
 ) -> list[ClassReport]:
     """Reports on every class.
@@ -61,7 +58,6 @@ def class_report(
         wrong: (N,) bool, labels that are probably wrong
         language_label: (N,) int, first choice of the class names; -1 = none
         visual_label: (N,) int, first choice of the classifier of looks; -1 = none
-        language_weight: share of language in [0, 1]: (K,) by class, or one for all
         num_classes: K
 
     Returns:
@@ -86,7 +82,6 @@ def class_report(
     compared, agree = count(suggested, both), count(suggested, both & same)
     given, flagged = count(labels, labels >= 0), count(labels, wrong & (labels >= 0))
     known = count(labels, scored & (labels >= 0))
-    weights = np.broadcast_to(language_weight, num_classes)
     return [
         ClassReport(
             count=int(given[k]),
@@ -96,7 +91,6 @@ def class_report(
             chance=float(chance[k]) if asked[k] else None,
             agreement=float(agree[k] / compared[k]) if compared[k] else None,
             beats_chance=bool(beats[k]) if tellable[k] else None,
-            language_weight=float(weights[k]),
             rewrite=bool(tellable[k] and not beats[k]),
         )
         for k in range(num_classes)

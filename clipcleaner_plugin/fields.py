@@ -26,11 +26,14 @@ _DESCRIPTIONS = {
     "score": "Probability that the given label is right; lower is more suspicious",
     "verdict": "clean | mislabeled | uncertain | unscorable",
     "suggestion": "The label that words and images together support most",
+    "reason": "What words and looks hold the image for, where the label is to be reviewed",
+    "open_set": "Whether the image seems to belong to none of the classes",
     "zeroshot_loss": "Log-probability of the given label by its name, in [0, 1] within its class",
     "zeroshot_consistency": "Probability of the given label by its name, over the largest",
     "visual_loss": "Log-probability of the given label by its looks, in [0, 1] within its class",
     "visual_consistency": "Probability of the given label by its looks, over the largest",
 }
+_TYPES = {"verdict": fo.StringField, "reason": fo.StringField, "open_set": fo.BooleanField}
 
 
 def field_name(prefix: str, name: str) -> str:
@@ -55,20 +58,21 @@ def declare_fields(dataset: fo.Dataset, prefix: str) -> None:
                 description=description,
             )
         else:
-            ftype = fo.StringField if name == "verdict" else fo.FloatField
+            ftype = _TYPES.get(name, fo.FloatField)
             dataset.add_sample_field(field, ftype, description=description)
 
 
 def create_indexes(dataset: fo.Dataset, prefix: str) -> None:
-    """Indexes score and verdict, so that sorting and filtering a million samples is quick.
+    """Indexes score, verdict and the flag of no class, so that views of a million are quick.
 
-    The pair serves what is looked at most: the samples of one verdict, worst first. To be made
-    after the values: an index that is there slows every write down.
+    The pairs serve what is looked at most: the samples of one verdict or flag, worst first. To be
+    made after the values: an index that is there slows every write down.
     """
     score, verdict = field_name(prefix, "score"), field_name(prefix, "verdict")
     dataset.create_index(score)
     dataset.create_index(verdict)
     dataset.create_index([(verdict, 1), (score, 1)])
+    dataset.create_index([(field_name(prefix, "open_set"), 1), (score, 1)])
 
 
 def write_values(dataset: fo.Dataset, field: str, values: Mapping[str, Any]) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +11,18 @@ import fiftyone.core.brain as fob
 import numpy as np
 
 from .brain import CLIPCleaner, CLIPCleanerConfig
+from .class_report import ClassReport
 from .fields import VERDICTS, field_name, write_values
 from .locks import run_lock
 from .reselection import Thetas, read_evidence
 from .review_methods import ReviewMethods
-from .rules import NoiseRate, noise_rate
+from .rules import NoiseRate
 from .statistics import RunStatistics, run_statistics
 from .targets import check_label_field
-from .views import run_view
+from .views import OPEN_SET, run_view
 
 if TYPE_CHECKING:
     from .export import ExportReport
-    from .scoring import LabelScores
-    from .targets import Targets
-
-# A record lists this many unreadable images by name; the count is of all
-_MAX_FAILURES = 1000
 
 
 @dataclass(frozen=True)
@@ -40,6 +34,7 @@ class Summary:
         noise: the estimated share of wrong labels, with a 95 % interval
         by_class: the same by given class
         unscorable: samples by the reason why nothing can be said of them
+        open_set: images that seem to belong to none of the classes
         language_weight: share of the words in the fused opinion, in [0, 1]
         warnings: what to know before trusting the result
     """
@@ -48,6 +43,7 @@ class Summary:
     noise: NoiseRate
     by_class: dict[str, NoiseRate]
     unscorable: dict[str, int]
+    open_set: int
     language_weight: float
     warnings: list[str]
 
@@ -60,6 +56,8 @@ class Summary:
             if n or verdict != "unscorable"
         ]
         lines += [f"    {n} x {reason}" for reason, n in self.unscorable.items()]
+        if self.open_set:
+            lines.append(f"  {self.open_set} seem to belong to none of the classes")
         lines.append(f"estimated noise rate {_percent(self.noise)}")
         noisiest = sorted(self.by_class.items(), key=lambda item: -np.nan_to_num(item[1].rate))
         lines += [f"  {name:<20} {_percent(rate)} of {rate.count}" for name, rate in noisiest[:10]]
@@ -152,6 +150,26 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
         found = self.dataset.count_values(self.field("verdict"))
         return {verdict: found.get(verdict, 0) for verdict in VERDICTS}
 
+    def open_set_count(self) -> int:
+        """Returns the number of images that seem to belong to none of the classes."""
+        field = self.field(OPEN_SET)
+        if not self.dataset.has_sample_field(field):
+            return 0
+        return int(self.dataset.count_values(field).get(True, 0))
+
+    def class_report(self) -> dict[str, ClassReport]:
+        """Returns what the run found out about every class, and whether its name means anything.
+
+        Classes to rewrite the prompts of: ``[k for k, c in report.items() if c.rewrite]``.
+        Runs of versions that did not look at names have no report: the dict is empty.
+        """
+        rows = self.record.get("class_report")
+        if rows is None:
+            return {}
+        return {
+            name: ClassReport(**row) for name, row in zip(self.record["classes"], rows, strict=True)
+        }
+
     def headline(self) -> str:
         """Returns the result in one line."""
         counts = self.counts()
@@ -175,6 +193,7 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
             statistics.noise,
             {name: found.noise for name, found in statistics.classes.items()},
             self.record["unscorable"],
+            self.open_set_count(),
             self.record["language_weight"],
             self.record["warnings"],
         )
@@ -318,40 +337,6 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
             "confusions": confusion_figure(statistics.confusions),
             "classes": class_figure(statistics.classes),
         }
-
-
-def make_record(
-    targets: Targets,
-    scores: LabelScores,
-    prompts: list[list[str]],
-    failures: Mapping[str, str],
-    image_features: np.ndarray,
-    seconds: float,
-) -> dict[str, Any]:
-    """Returns what is stored of a run beside its parameters, as JSON values."""
-    no_vector = np.isnan(image_features).any(axis=1)
-    reasons: Counter[str] = Counter()
-    for i in np.flatnonzero(scores.verdict == "unscorable"):
-        sample_id = targets.ids[i]
-        if sample_id in targets.unusable:
-            reasons[targets.unusable[sample_id]] += 1
-        elif sample_id in failures:
-            reasons["unreadable image"] += 1
-        else:
-            reasons["no embedding" if no_vector[i] else "nothing to compare with"] += 1
-    return {
-        "samples": len(targets.ids),
-        "classes": targets.classes,
-        "prompts": prompts,
-        "counts": {v: int((scores.verdict == v).sum()) for v in VERDICTS},
-        "noise_rate": [None if np.isnan(v) else v for v in noise_rate(scores.clean_score)],
-        "language_weight": float(scores.language_weight),
-        "unscorable": dict(reasons.most_common()),
-        "failures": dict(list(failures.items())[:_MAX_FAILURES]),
-        "failure_count": len(failures),
-        "warnings": list(scores.warnings),
-        "seconds": round(seconds, 3),
-    }
 
 
 def _percent(rate: NoiseRate) -> str:

@@ -91,6 +91,8 @@ def _sentences(record: dict[str, Any]) -> str:
         f"Estimated noise rate {noise}, of {record['samples']:,} samples in "
         f"{len(record['classes']):,} classes, computed in {record['seconds']:.1f} s."
     )
+    if record.get("open_set"):
+        text += f" {record['open_set']:,} images seem to belong to none of the classes."
     reasons = (f"{n:,} × {reason}" for reason, n in record["unscorable"].items())
     return text + (f" Unscorable: {'; '.join(reasons)}." if record["unscorable"] else "")
 

@@ -48,11 +48,13 @@ def show_samples(
 
 
 def explaining_fields(ctx: foo.executor.ExecutionContext, key: str) -> list[str]:
-    """Returns the given label, the suggested one and the score: what one compares on a sample."""
+    """Returns the given label, the suggested one, score and reason: what one compares."""
     from clipcleaner_plugin.fields import field_name
 
     label_field = ctx.dataset.get_brain_info(key).config.label_field
-    return [label_field, field_name(key, "suggestion"), field_name(key, "score")]
+    fields = [label_field, *(field_name(key, name) for name in ("suggestion", "score", "reason"))]
+    # Runs of earlier versions gave no reasons
+    return [field for field in fields if ctx.dataset.has_sample_field(field)]
 
 
 def verdict_counts(dataset: fo.Dataset, key: str) -> dict[str, int]:

@@ -515,13 +515,13 @@ def test_non_ascii_class_names(noisy: Noisy) -> None:
 def test_a_run_that_died_while_writing_can_be_deleted_or_made_again(
     noisy: Noisy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import clipcleaner_plugin.apply as apply_module
+    import clipcleaner_plugin.writing as writing
 
     def fail(*args: Any) -> None:
         raise RuntimeError("the power went out")
 
     with monkeypatch.context() as broken:
-        broken.setattr(apply_module, "save_views", fail)
+        broken.setattr(writing, "save_views", fail)
         with pytest.raises(RuntimeError):
             noisy.apply()
     with pytest.raises(ValueError, match="did not finish; apply it again"):
@@ -529,7 +529,7 @@ def test_a_run_that_died_while_writing_can_be_deleted_or_made_again(
     assert cc.get_run_info(noisy.dataset)["finished"] is False
     assert noisy.apply().counts()["mislabeled"] == 40
     with monkeypatch.context() as broken:
-        broken.setattr(apply_module, "save_views", fail)
+        broken.setattr(writing, "save_views", fail)
         with pytest.raises(RuntimeError):
             noisy.apply(key="second")
     cc.delete_run(noisy.dataset, "second")

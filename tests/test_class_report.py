@@ -24,7 +24,6 @@ def report(
         "wrong": np.zeros(len(labels), dtype=bool),
         "language_label": language,
         "visual_label": labels,
-        "language_weight": 0.5,
     }
     return class_report(labels, num_classes=k, **(arrays | changed))
 
@@ -39,7 +38,7 @@ def test_worked_by_hand() -> None:
     language = np.array([0] * 8 + [1] * 12 + [0])
     looks = np.array([0] * 10 + [1] * 10 + [1])
     wrong = suggested != labels
-    found = class_report(labels, suggested, wrong, language, looks, np.array([0.2, 0.7]), 2)
+    found = class_report(labels, suggested, wrong, language, looks, 2)
     assert found[0] == ClassReport(
         count=10,
         mislabeled=0.1,
@@ -48,7 +47,6 @@ def test_worked_by_hand() -> None:
         chance=0.5,
         agreement=8 / 9,
         beats_chance=False,  # eight of nine heads: .02
-        language_weight=0.2,
         rewrite=True,
     )
     second = found[1]
@@ -103,7 +101,7 @@ def test_a_name_that_is_said_of_everything_is_no_better_than_chance() -> None:
 def test_too_few_samples_and_no_words_name_nothing() -> None:
     few = report(np.array([0, 1, 2, 2]), np.array([1, 0, 0, 0]), 4)
     assert rewritten(few) == [] and [r.beats_chance for r in few] == [None] * 4
-    assert few[3] == ClassReport(0, 0, 0, None, None, None, None, 0.5, False)
+    assert few[3] == ClassReport(0, 0, 0, None, None, None, None, False)
     silent = report(np.arange(300) % 3, np.full(300, -1), 3)
     assert rewritten(silent) == []
     assert (silent[0].words, silent[0].agreement, silent[0].chance) == (None, None, None)

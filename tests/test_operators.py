@@ -211,7 +211,8 @@ def test_apply_finds_the_planted_errors_and_shows_them(digits: fo.Dataset) -> No
     assert shown(digits, after[2][1]).values("id") == digits.load_saved_view(
         "run: mislabeled"
     ).values("id")
-    assert after[3][1] == {"fields": ["ground_truth", "run_suggestion", "run_score"]}
+    explaining = ["ground_truth", "run_suggestion", "run_score", "run_reason"]
+    assert after[3][1] == {"fields": explaining}
     message = after[4][1]
     assert message["variant"] == "success"
     assert f"{len(found)} of {N}" in message["message"] and "noise rate" in message["message"]
