@@ -15,7 +15,7 @@ TRUST_EXPONENT = 6
 _SUPPOSED_NOISE = 0.2  # share of labels taken for arbitrary before anything is known
 _ROUNDS = 4
 _ENOUGH = 1e-3  # change of the labels, in labels a sample, at which the cleaning ends
-_LEAST_ROWS, _ROWS_OF_CLASS = 20_000, 30
+_LEAST_ROWS, _ROWS_OF_CLASS = 10_000, 30
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Sample:
 
 
 def draw_sample(labels: np.ndarray, num_classes: int) -> Sample:
-    """Takes at most 20,000 samples, or 30 a class where that is more.
+    """Takes at most 10,000 samples, or 30 a class where that is more.
 
     Large classes give way, so that small ones keep all their samples. Members are taken at equal
     distances, which leaves an order by folds and hashes as it is.

@@ -99,7 +99,7 @@ def score_labels(
     but itself.
 
     Memory: besides its input, of which only scaled blocks are copied, the function holds one
-    float32 copy of the image features and about 300 bytes a sample; a table of samples and classes
+    float32 copy of the image features and about 450 bytes a sample; a table of samples and classes
     exists for blocks of rows only. See docs/scaling.md for the formula.
 
     Args:
