@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 _CLIP = 1e-6  # of a probability, so that its logarithm is finite
 _STEEPEST, _NEVER = 5.0, -30.0
 _ERROR = (-12.0, 0.0)  # logits of the chance of an error that the noise model does not know
+_MOST_ROWS = 200_000  # to fit three numbers to; every second, third, ... of more
 _STARTS = ((-4.0, 1.0), (-2.0, 0.5))
 
 
@@ -47,39 +48,55 @@ def foreign_probability(
     Returns:
         (n,) float32 in [0, 1], the probability that the image is foreign, given its label
     """
+    n, any_label = len(confidence), 1 / num_classes
+    if not n:
+        return np.zeros(0, dtype=np.float32)
+    step = -(-n // _MOST_ROWS)
+    point = _fit(*_checked(confidence[::step], likelihood[::step]), any_label)
+    if point is None:
+        return np.zeros(n, dtype=np.float32)
+    share, known, _ = _parts(point, *_checked(confidence, likelihood), any_label)
+    return (share * any_label / (known + share * (any_label - known))).astype(np.float32)
+
+
+def _checked(confidence: np.ndarray, likelihood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Log-odds that no class is right, and the likelihoods, float64 with finite logarithms."""
+    c = np.clip(confidence.astype(np.float64), _CLIP, 1 - _CLIP)
+    return np.log1p(-c) - np.log(c), np.maximum(likelihood.astype(np.float64), _CLIP)
+
+
+def _parts(
+    point: np.ndarray, doubt: np.ndarray, likely: np.ndarray, any_label: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """For logit of ``e``, ``u`` and ``v``: ``s``, likelihoods of images of the classes, ``e``."""
+    error = _sigmoid(point[0])
+    share = _sigmoid(point[1] + point[2] * doubt)
+    return share, likely + error * (any_label - likely), error
+
+
+def _fit(doubt: np.ndarray, likely: np.ndarray, any_label: float) -> np.ndarray | None:
+    """The most likely logit of ``e``, ``u`` and ``v``; None where nothing is foreign."""
     from scipy.optimize import minimize
 
-    if not len(confidence):
-        return np.zeros(0, dtype=np.float32)
-    c = np.clip(confidence.astype(np.float64), _CLIP, 1 - _CLIP)
-    likely = np.maximum(likelihood.astype(np.float64), _CLIP)
-    doubt, any_label = np.log1p(-c) - np.log(c), 1 / num_classes
-
-    def parts(point: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        error = _sigmoid(point[0])
-        share = _sigmoid(point[1] + point[2] * doubt)
-        return share, likely + error * (any_label - likely), error
-
     def cost(point: np.ndarray) -> tuple[float, np.ndarray]:
-        share, known, error = parts(point)
+        share, known, error = _parts(point, doubt, likely, any_label)
         total = known + share * (any_label - known)
         slope = (known - any_label) * share * (1 - share) / total
         rise = (likely - any_label) * (1 - share) / total
-        gradient = [error * (1 - error) * rise.sum(), slope.sum(), slope @ doubt]
+        # No dot product: how it rounds depends on the number of cores
+        gradient = [error * (1 - error) * rise.sum(), slope.sum(), (slope * doubt).sum()]
         return -np.log(total).sum(), np.array(gradient)
 
-    def fit(start: tuple[float, ...], bounds: list[tuple[float, float]]) -> OptimizeResult:
+    def best(start: tuple[float, ...], bounds: list[tuple[float, float]]) -> OptimizeResult:
         return minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds)
 
-    none = fit((-5.0, _NEVER, 0.0), [_ERROR, (_NEVER, _NEVER), (0.0, 0.0)])
+    none = best((-5.0, _NEVER, 0.0), [_ERROR, (_NEVER, _NEVER), (0.0, 0.0)])
     some = min(
-        (fit((-5.0, *start), [_ERROR, (_NEVER, 5.0), (0.0, _STEEPEST)]) for start in _STARTS),
+        (best((-5.0, *start), [_ERROR, (_NEVER, 5.0), (0.0, _STEEPEST)]) for start in _STARTS),
         key=lambda found: found.fun,
     )
-    if none.fun - some.fun <= np.log(len(c)):  # half the logarithm for each parameter
-        return np.zeros(len(c), dtype=np.float32)
-    share, known, _ = parts(some.x)
-    return (share * any_label / (known + share * (any_label - known))).astype(np.float32)
+    gain = none.fun - some.fun
+    return some.x if gain > np.log(len(doubt)) else None  # half the logarithm for each parameter
 
 
 def _sigmoid(x: Any) -> Any:

@@ -47,7 +47,7 @@ def test_the_probability_is_calibrated() -> None:
 @pytest.mark.parametrize("noise", [0.0, 0.2, 0.5])
 @pytest.mark.parametrize("k", [2, 5, 20])
 def test_hard_images_and_wrong_labels_are_not_foreign(noise: float, k: int) -> None:
-    for seed in range(5):
+    for seed in range(3):
         confidence, likelihood, _ = draw(2000, 0, noise, k, seed)
         assert np.mean(foreign_probability(confidence, likelihood, k) > 0.5) < 0.01
 
@@ -66,6 +66,13 @@ def test_extreme_values_and_few_samples() -> None:
             found = foreign_probability(np.full(n, c, float), np.full(n, known, float), 2)
             assert np.isfinite(found).all()
     assert len(foreign_probability(np.zeros(0), np.zeros(0), 3)) == 0
+
+
+def test_many_samples_are_judged_by_a_fit_to_a_part() -> None:
+    confidence, likelihood, foreign = draw(600_000, 30_000, 0.1)
+    found = foreign_probability(confidence, likelihood, K)
+    assert found.mean() == pytest.approx(foreign.mean(), rel=0.1)
+    assert np.mean(foreign[found > 0.5]) > 0.7
 
 
 def test_the_order_of_the_samples_plays_no_part_but_by_rounding() -> None:
