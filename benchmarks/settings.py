@@ -14,8 +14,7 @@ from clipcleaner_plugin.zeroshot import normalize_rows
 
 PLAIN, NO_TEXT, NO_NOISE = "as it is", "no class names", "none"
 HARD = ("symmetric 20 %", "pair flips 30 %")  # the noise of sets that are made harder
-# Noise of the larger part is drawn on every plain set; the quick run takes these
-QUICK = ("symmetric 20 %", "pair flips 30 %", "instance-dependent 20 %", NO_NOISE)
+QUICK = (*HARD, NO_NOISE)  # the noise of a quick run
 
 Draw = Callable[[FeatureSet, int], np.ndarray]
 Change = Callable[[FeatureSet, np.random.RandomState], FeatureSet]

@@ -122,10 +122,10 @@ def test_harder_sets_are_what_they_say() -> None:
 
 def test_the_whole_run_visits_every_setting_once() -> None:
     whole = list(settings(["a", "b"], 2, quick=False))
-    assert len(whole) == len(set(whole)) == 2 * 2 * (len(NOISE) + 2 * (len(VARIANTS) - 1))
+    assert len(whole) == len(set(whole)) == 2 * (2 * len(NOISE) + 2 * (len(VARIANTS) - 1))
     assert [setting.seed for setting in whole] == sorted(setting.seed for setting in whole)
     quick = list(settings(["a", "b"], 1, quick=True))
-    assert len(quick) == 8
+    assert len(quick) == 6
     assert set(quick) < set(whole)
 
 
