@@ -184,8 +184,7 @@ def test_an_interrupted_run_goes_on(
         assert main(["--records", str(kept), "--raw"]) == 0
     printed = capsys.readouterr()
     assert printed.err.count("clusters") == 1  # the second, once
-    seconds = [json.loads(line)["ours"].pop("seconds") for line in kept.read_text().splitlines()]
-    assert len(seconds) == 2
+    assert len(kept.read_text().splitlines()) == 2
     assert "| clusters | as it is | symmetric 20 % | 240, 5 | 2 |" in printed.out
 
 
