@@ -136,6 +136,11 @@ def clean_labels(
     given[np.arange(len(labels)), labels] = 1
     fitter = GaussianFitter(features, fold_of, weights)
 
+    shares, trust = _joint_opinion(
+        Evidence(fitter.fit(given).logits(features, fold_of), language), labels, weights
+    )
+    price = 0 if trust > 0.5 else 1
+
     def alternate(shares: np.ndarray, model: NoiseModel, caution: float) -> tuple[Cleaning, float]:
         for turn in range(_ROUNDS):
             gaussians = fitter.fit((1 - caution) * shares + caution * given)
@@ -145,13 +150,10 @@ def clean_labels(
             model = fit.model
             if np.abs(shares - before).sum() < _ENOUGH * len(labels):
                 break
-        return Cleaning(gaussians, model), fit.cost
+        return Cleaning(gaussians, model), fit.surprise + price * fit.price
 
     start = start_model(num_classes, GAUSSIAN_SCALE)
     careful, cost = alternate(given, start, 0.5)
-    shares = _joint_opinion(
-        Evidence(fitter.fit(given).logits(features, fold_of), language), labels, weights
-    )
     bold, bold_cost = alternate(shares, _start_from(shares, labels, weights, start), 0.0)
     if bold_cost >= cost or bold_cost >= alternate(given, start, 0.0)[1]:
         return careful
@@ -167,18 +169,23 @@ def _posterior(model: NoiseModel, evidence: Evidence, labels: np.ndarray) -> np.
     return shares
 
 
-def _joint_opinion(evidence: Evidence, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _joint_opinion(
+    evidence: Evidence, labels: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, float]:
     """What both opinions hold probable, each trusted by a power of its agreement with the labels.
 
     Wrong labels that do not depend on the image lower both agreements by the same factor, so that
     their ratio compares how often the two are *right*; those with a structure mislead the images
     only. The power turns a clear lead into a decision.
+
+    Returns:
+        (n, K) float32 probabilities, and the trust in language, in [0, 1]
     """
     assert evidence.images is not None
     k = evidence.images.shape[1]
     rows = np.arange(len(labels))
     images = log_softmax(np.float32(_calibrate(evidence.images, labels, weights)) * evidence.images)
-    joint = images
+    joint, trust = images, 0.0
     if evidence.language is not None:
         language = log_softmax(evidence.language)
         right = [
@@ -193,7 +200,7 @@ def _joint_opinion(evidence: Evidence, labels: np.ndarray, weights: np.ndarray) 
     own = shares[rows, labels] * (1 - _SUPPOSED_NOISE)
     shares *= np.float32(_SUPPOSED_NOISE / k)
     shares[rows, labels] = own
-    return shares / shares.sum(axis=1, keepdims=True)
+    return shares / shares.sum(axis=1, keepdims=True), trust
 
 
 def _calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:

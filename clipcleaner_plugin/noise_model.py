@@ -156,12 +156,14 @@ class Fit:
 
     Attributes:
         model: the model
-        cost: its negative log-likelihood, and what its pairs of classes cost (BIC): half the
-            logarithm of the size of a class for the rate, the logarithm of K for the partner
+        surprise: its negative log-likelihood
+        price: what its pairs of classes cost (BIC): half the logarithm of the size of a class for
+            the rate, the logarithm of K for the partner
     """
 
     model: NoiseModel
-    cost: float
+    surprise: float
+    price: float
 
 
 def start_model(num_classes: int, images_scale: float) -> NoiseModel:
@@ -198,7 +200,7 @@ def fit_noise_model(
         start: where to begin
 
     Returns:
-        the model and its cost
+        the model and its cost in two parts
     """
     import torch
 
@@ -218,7 +220,7 @@ def fit_noise_model(
     k = len(model.confusion)
     pairs = np.count_nonzero(model.confusion)
     price = np.log(k) + 0.5 * np.log(max(weights.sum() / k, 1.0))
-    return Fit(model, -likelihood + pairs * price)
+    return Fit(model, -likelihood, pairs * price)
 
 
 def _fit_scales(
