@@ -37,7 +37,8 @@ def test_a_sound_installation_passes(plugins: Path, capsys: pytest.CaptureFixtur
     found = set(lines)
     assert found >= {*doctor.LOWER_BOUNDS, "Python", "mongod", "database", "device", "plugin"}
     assert found >= {"embedded", "store", "model"}
-    for name in ("mongod", "database", "App", "plugin", "embedded", "store", "stored", "model"):
+    assert "stored" in lines  # what it says depends on what other tests have left there
+    for name in ("mongod", "database", "App", "plugin", "embedded", "store", "model"):
         assert lines[name].startswith("OK"), lines[name]
     assert f"version {__version__}" in lines["plugin"]
 

@@ -56,7 +56,8 @@ def test_score_finds_planted_errors_and_prints_a_summary(
     assert f"fiftyone app launch {digits.name}" in out
     digits.reload()
     flagged = digits.load_saved_view("cc: mislabeled")
-    assert set(digits.match_tags("wrong").values("id")) <= set(flagged.values("id"))
+    wrong, found = set(digits.match_tags("wrong").values("id")), set(flagged.values("id"))
+    assert len(wrong & found) >= 18 and len(found - wrong) <= 2  # of 20 that are wrong
 
 
 def test_embed_keeps_vectors_and_works_on_a_saved_view(
