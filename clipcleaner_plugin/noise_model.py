@@ -20,8 +20,10 @@ LOOKALIKE_SCALE = 0.5
 # column of the confusion may not take all the labels of a class: it would not exist.
 LEAST_CONFUSED, LEAST_KEPT = 3.0, 0.1
 _MOST_CONFUSED = 0.8  # of a class, so that a share of right labels is left
-_ROUNDS, _STEPS, _COUNTS = 8, 5, 5
-_ENOUGH = 2e-5  # gain in log-likelihood a sample at which a fit ends
+_ROUNDS, _STEPS, _COUNTS = 4, 5, 4
+# Gain in log-likelihood a sample at which a fit ends. To go on would make hard images of what may
+# be noise: look-alikes explain either way, and the more careful explanation ends last.
+_ENOUGH = 1e-4
 _SMALLEST, _NEVER = 1e-30, -1e9
 
 
