@@ -18,9 +18,10 @@ class ReviewMethods:
     key: str
     dataset: fo.Dataset
 
-    def mislabeled_view(self) -> fo.DatasetView:
-        """Returns the samples that are to be reviewed."""
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def mislabeled_view(self) -> fo.DatasetView:
+            """Returns the samples that are to be reviewed."""
 
     def accept_suggestions(
         self, samples: fo.DatasetView | Iterable[str] | None = None, **options: Any

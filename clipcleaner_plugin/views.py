@@ -57,7 +57,7 @@ KINDS = {
     LEAST_CERTAIN: Kind(
         "Least certain", "No label reaches half of the probability; least certain first"
     ),
-    OPEN_SET: Kind("Open set", "Images that seem to belong to none of the classes"),
+    OPEN_SET: Kind("Of no class", "Images that seem to belong to none of the classes"),
     REVIEWED: Kind("Reviewed", "Samples that a reviewer has decided about"),
 }
 
