@@ -62,6 +62,23 @@ class _Decide(foo.Operator):
         show_done(ctx, report, f"{count} {self.done}")
         return as_json(report)
 
+    def __call__(
+        self, sample_collection: SampleCollection, key: str = "clipcleaner", **options: Any
+    ) -> Any:
+        """Decides about samples.
+
+        Args:
+            sample_collection: a dataset or view
+            key ("clipcleaner"): the run
+            **options: as in the function of :mod:`clipcleaner_plugin` that has the operator's name
+
+        Returns:
+            a ``ReviewReport``
+        """
+        from clipcleaner_plugin import review
+
+        return getattr(review, self.kind)(sample_collection, key, **options)
+
     def _input_decision(
         self, ctx: foo.executor.ExecutionContext, inputs: types.Object, key: str
     ) -> None:
@@ -140,23 +157,6 @@ class AcceptSuggestions(_Decide):
             return {"label": label}
         return {} if chosen else {"min_confidence": ctx.params.get("min_confidence") or None}
 
-    def __call__(
-        self, sample_collection: SampleCollection, key: str = "clipcleaner", **options: Any
-    ) -> Any:
-        """Replaces labels.
-
-        Args:
-            sample_collection: a dataset or view
-            key ("clipcleaner"): the run
-            **options: as in :func:`clipcleaner_plugin.accept_suggestions`
-
-        Returns:
-            a ``ReviewReport``
-        """
-        from clipcleaner_plugin.review import accept_suggestions
-
-        return accept_suggestions(sample_collection, key, **options)
-
 
 class ConfirmLabels(_Decide):
     """Records that labels are right."""
@@ -169,23 +169,6 @@ class ConfirmLabels(_Decide):
     would = "will be confirmed, not to be flagged again"
     done = 'confirmed. "Undo CLIPCleaner review" takes it back'
 
-    def __call__(
-        self, sample_collection: SampleCollection, key: str = "clipcleaner", **options: Any
-    ) -> Any:
-        """Confirms labels.
-
-        Args:
-            sample_collection: a dataset or view
-            key ("clipcleaner"): the run
-            **options: as in :func:`clipcleaner_plugin.confirm_labels`
-
-        Returns:
-            a ``ReviewReport``
-        """
-        from clipcleaner_plugin.review import confirm_labels
-
-        return confirm_labels(sample_collection, key, **options)
-
 
 class Drop(_Decide):
     """Marks samples for exclusion."""
@@ -197,23 +180,6 @@ class Drop(_Decide):
     submit = "Drop"
     would = "will be left out of later runs and exports"
     done = 'dropped. "Undo CLIPCleaner review" takes it back'
-
-    def __call__(
-        self, sample_collection: SampleCollection, key: str = "clipcleaner", **options: Any
-    ) -> Any:
-        """Drops samples.
-
-        Args:
-            sample_collection: a dataset or view
-            key ("clipcleaner"): the run
-            **options: as in :func:`clipcleaner_plugin.drop`
-
-        Returns:
-            a ``ReviewReport``
-        """
-        from clipcleaner_plugin.review import drop
-
-        return drop(sample_collection, key, **options)
 
 
 # FiftyOne gives an operator one place. The same three for the sample that is open:
