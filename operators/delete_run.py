@@ -8,7 +8,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
-from .forms import input_run
+from .forms import run_form
 
 
 class DeleteRun(foo.Operator):
@@ -26,12 +26,7 @@ class DeleteRun(foo.Operator):
         )
 
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
-        inputs = types.Object()
-        key = input_run(ctx, inputs)
-        if key is not None:
-            inputs.view("warning", _warning(ctx, key))
-        view = types.PromptView(label="Delete CLIPCleaner run", submit_button_label="Delete")
-        return types.Property(inputs, view=view)
+        return run_form(ctx, "Delete CLIPCleaner run", "Delete", _input_warning)
 
     def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
         key = ctx.params["key"]
@@ -52,7 +47,7 @@ class DeleteRun(foo.Operator):
         delete_run(sample_collection, key)
 
 
-def _warning(ctx: foo.executor.ExecutionContext, key: str) -> types.Warning:
+def _input_warning(ctx: foo.executor.ExecutionContext, inputs: types.Object, key: str) -> None:
     from clipcleaner_plugin.brain import vector_fields_of
     from clipcleaner_plugin.fields import result_fields
     from clipcleaner_plugin.views import saved_view_names
@@ -64,7 +59,8 @@ def _warning(ctx: foo.executor.ExecutionContext, key: str) -> types.Warning:
     goes = [f"the {len(fields)} fields {', '.join(fields)}"] if fields else []
     goes += [f"the {len(views)} saved views {', '.join(views)}"] if views else []
     goes.append("embeddings on disk that no other run uses")
-    return types.Warning(
+    warning = types.Warning(
         label=f"Deletes the run {key!r}; this cannot be undone",
         description=f"With it: {'; '.join(goes)}. Your labels stay.",
     )
+    inputs.view("warning", warning)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
@@ -162,6 +164,28 @@ def input_run(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> str |
     )
     chosen = ctx.params.get("key") or keys[0]
     return chosen if chosen in keys else None
+
+
+def run_form(
+    ctx: foo.executor.ExecutionContext,
+    label: str,
+    button: str,
+    fill: Callable[[foo.executor.ExecutionContext, types.Object, str], None],
+) -> types.Property:
+    """Makes a form about an existing run.
+
+    Args:
+        ctx: the execution context
+        label: its title
+        button: the label of the button that executes it
+        fill: adds the inputs that follow the choice of the run; called with its key
+    """
+    inputs = types.Object()
+    key = input_run(ctx, inputs)
+    if key is not None:
+        fill(ctx, inputs, key)
+    view = types.PromptView(label=label, submit_button_label=button)
+    return types.Property(inputs, view=view)
 
 
 def key_problem(ctx: foo.executor.ExecutionContext, key: str) -> str | None:

@@ -9,7 +9,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
-from .forms import block, input_run, suggestions
+from .forms import block, run_form, suggestions
 from .showing import ALL, run_view, show_samples
 
 ICON = "/assets/verdicts.svg"
@@ -36,12 +36,7 @@ class LoadView(foo.Operator):
         )
 
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
-        inputs = types.Object()
-        key = input_run(ctx, inputs)
-        if key is not None:
-            _input_choice(ctx, inputs, key)
-        view = types.PromptView(label="Load CLIPCleaner view", submit_button_label="Load")
-        return types.Property(inputs, view=view)
+        return run_form(ctx, "Load CLIPCleaner view", "Load", _input_choice)
 
     def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
         key, kind = ctx.params["key"], ctx.params.get("kind") or "mislabeled"

@@ -8,7 +8,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
-from .forms import input_run, key_problem
+from .forms import invalidate, key_problem, run_form
 
 
 class RenameRun(foo.Operator):
@@ -26,21 +26,7 @@ class RenameRun(foo.Operator):
         )
 
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
-        inputs = types.Object()
-        key = input_run(ctx, inputs)
-        if key is not None:
-            prop = inputs.str(
-                "new_key",
-                required=True,
-                label="New key",
-                description="Fields and saved views of the run are named after it",
-            )
-            problem = _problem(ctx, ctx.params.get("new_key"))
-            if problem:
-                prop.invalid = True
-                prop.error_message = problem
-        view = types.PromptView(label="Rename CLIPCleaner run", submit_button_label="Rename")
-        return types.Property(inputs, view=view)
+        return run_form(ctx, "Rename CLIPCleaner run", "Rename", _input_new_key)
 
     def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
         key, new_key = ctx.params["key"], ctx.params["new_key"]
@@ -60,6 +46,18 @@ class RenameRun(foo.Operator):
         from clipcleaner_plugin.runs import rename_run
 
         rename_run(sample_collection, key, new_key)
+
+
+def _input_new_key(ctx: foo.executor.ExecutionContext, inputs: types.Object, key: str) -> None:
+    prop = inputs.str(
+        "new_key",
+        required=True,
+        label="New key",
+        description="Fields and saved views of the run are named after it",
+    )
+    problem = _problem(ctx, ctx.params.get("new_key"))
+    if problem:
+        invalidate(prop, problem)
 
 
 def _problem(ctx: foo.executor.ExecutionContext, new_key: str | None) -> str | None:

@@ -8,8 +8,16 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
-from .forms import block, input_run, invalidate, suggestions
-from .review_form import as_json, review_target, reviewer, show_done, show_preview, show_target
+from .forms import block, invalidate, run_form, suggestions
+from .review_form import (
+    as_json,
+    review_button,
+    review_target,
+    reviewer,
+    show_done,
+    show_preview,
+    show_target,
+)
 
 
 class _Decide(foo.Operator):
@@ -38,21 +46,10 @@ class _Decide(foo.Operator):
         )
 
     def resolve_placement(self, ctx: foo.executor.ExecutionContext) -> types.Placement | None:
-        from clipcleaner_plugin.runs import list_runs
-
-        if ctx.dataset is None or not list_runs(ctx.dataset):
-            return None  # nothing to review yet
-        return types.Placement(
-            self.place, types.Button(label=self.label, icon=self.icon, prompt=True)
-        )
+        return review_button(ctx, self.place, self.label, self.icon)
 
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
-        inputs = types.Object()
-        key = input_run(ctx, inputs)
-        if key is not None:
-            self._input_decision(ctx, inputs, key)
-        view = types.PromptView(label=self.label, submit_button_label=self.submit)
-        return types.Property(inputs, view=view)
+        return run_form(ctx, self.label, self.submit, self._input_decision)
 
     def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
         target = review_target(ctx)

@@ -30,6 +30,17 @@ class Target(NamedTuple):
     words: str
 
 
+def review_button(
+    ctx: foo.executor.ExecutionContext, place: types.Places, label: str, icon: str
+) -> types.Placement | None:
+    """Returns the button of a review operator; None where there is nothing to review yet."""
+    from clipcleaner_plugin.runs import list_runs
+
+    if ctx.dataset is None or not list_runs(ctx.dataset):
+        return None
+    return types.Placement(place, types.Button(label=label, icon=icon, prompt=True))
+
+
 def review_target(ctx: foo.executor.ExecutionContext) -> Target:
     """Returns the sample that is open, else the selected ones, else the current view."""
     if ctx.current_sample:

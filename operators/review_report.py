@@ -8,7 +8,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
-from .forms import block, input_run
+from .forms import block, run_form
 from .update_selection import reselect
 
 if TYPE_CHECKING:
@@ -34,13 +34,8 @@ class GetReviewReport(foo.Operator):
         )
 
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
-        inputs = types.Object()
-        key = input_run(ctx, inputs)
-        if key is not None:
-            _input_threshold(ctx, inputs, key)
         button = "Set threshold" if ctx.params.get("apply") else "Show"
-        view = types.PromptView(label=LABEL, submit_button_label=button)
-        return types.Property(inputs, view=view)
+        return run_form(ctx, LABEL, button, _input_threshold)
 
     def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
         key = ctx.params["key"]

@@ -9,7 +9,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
-from .forms import block, input_run
+from .forms import block, run_form
 from .review_form import reviewer
 from .showing import explaining_fields
 
@@ -37,12 +37,7 @@ class StartReview(foo.Operator):
         )
 
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
-        inputs = types.Object()
-        key = input_run(ctx, inputs)
-        if key is not None:
-            _input_sample(ctx, inputs, key)
-        view = types.PromptView(label=LABEL, submit_button_label="Draw")
-        return types.Property(inputs, view=view)
+        return run_form(ctx, LABEL, "Draw", _input_sample)
 
     def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
         key = ctx.params["key"]

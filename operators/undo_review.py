@@ -9,7 +9,7 @@ import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 from .forms import block, has_dataset
-from .review_form import as_json, reviewer, show_done, show_preview
+from .review_form import as_json, review_button, reviewer, show_done, show_preview
 
 ICON = "/assets/undo.svg"
 LABEL = "Undo CLIPCleaner review"
@@ -31,14 +31,7 @@ class UndoReview(foo.Operator):
         )
 
     def resolve_placement(self, ctx: foo.executor.ExecutionContext) -> types.Placement | None:
-        from clipcleaner_plugin.runs import list_runs
-
-        if ctx.dataset is None or not list_runs(ctx.dataset):
-            return None  # nothing to review yet
-        return types.Placement(
-            types.Places.SAMPLES_GRID_SECONDARY_ACTIONS,
-            types.Button(label=LABEL, icon=ICON, prompt=True),
-        )
+        return review_button(ctx, types.Places.SAMPLES_GRID_SECONDARY_ACTIONS, LABEL, ICON)
 
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
         inputs = types.Object()

@@ -10,7 +10,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
-from .forms import block, input_run
+from .forms import block, run_form
 from .thresholds import THETAS, change_text, explanations, thetas_text, threshold_slider
 
 LABEL = "Update CLIPCleaner selection"
@@ -32,12 +32,7 @@ class UpdateSelection(foo.Operator):
         )
 
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
-        inputs = types.Object()
-        key = input_run(ctx, inputs)
-        if key is not None:
-            _input_thetas(ctx, inputs, key)
-        view = types.PromptView(label=LABEL, submit_button_label="Apply")
-        return types.Property(inputs, view=view)
+        return run_form(ctx, LABEL, "Apply", _input_thetas)
 
     def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
         given = {name: ctx.params.get(name) for name in THETAS}
