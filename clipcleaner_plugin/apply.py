@@ -6,7 +6,6 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -22,25 +21,24 @@ from .brain import (
     embeddings_field_name,
     vector_fields_of,
 )
-from .embeddings import (
-    ModelSource,
-    check_vector_field,
-    embed_samples,
-    fill_vector_field,
-    given_embeddings,
+from .embeddings import ModelSource, check_vector_field, fill_vector_field
+from .features import (
+    features_of_images,
+    features_of_names,
+    identity_of,
+    make_prompts,
+    prompt_warnings,
 )
 from .fields import delete_fields, result_fields
 from .inputs import check_options
 from .locks import confirm_lock, one_writer
 from .record import make_record
-from .targets import Targets, check_images, check_label_field, read_targets
+from .targets import check_images, check_label_field, read_targets
 from .views import delete_views
 from .writing import write_results
 
 if TYPE_CHECKING:
-    from .embed import EmbeddingReport
     from .results import CLIPCleanerResults
-    from .store import EmbeddingStore
 
 logger = logging.getLogger(__name__)
 
@@ -140,13 +138,13 @@ def apply_clipcleaner(
     dataset = samples._root_dataset
     _check_key(dataset, key, label_field)
     targets = read_targets(samples, label_field, classes)
-    prompts = _prompts(targets.classes, class_prompts) if model is not None else []
+    prompts = make_prompts(targets.classes, class_prompts) if model is not None else []
 
-    identity = _identity(model, pretrained, preprocess)
+    identity = identity_of(model, pretrained, preprocess)
     if embeddings_field is not None:
         _check_embeddings_field(dataset, key, embeddings_field, identity)
     source = ModelSource(model or "", pretrained, preprocess, device)
-    image_features, embedded = _image_features(
+    image_features, embedded = features_of_images(
         samples,
         targets,
         embeddings,
@@ -157,7 +155,7 @@ def apply_clipcleaner(
         skip_failures=skip_failures,
         progress=progress,
     )
-    features = _text_features(text_features, targets.classes, prompts, source)
+    features = features_of_names(text_features, targets.classes, prompts, source)
 
     from .scoring import score_labels
 
@@ -209,7 +207,7 @@ def apply_clipcleaner(
         targets, scores, prompts, failures, image_features, time.perf_counter() - started
     )
     if prompts:
-        record["warnings"] += _equal_prompts(targets.classes, class_prompts)
+        record["warnings"] += prompt_warnings(targets.classes, class_prompts)
     results = CLIPCleanerResults(samples, config, key, backend=run, record=record)
     run.save_run_results(samples, key, results)
     logger.info("Done: %s", results.headline())
@@ -218,12 +216,6 @@ def apply_clipcleaner(
 
 def _as_text(name: str | os.PathLike[str] | None) -> str | None:
     return None if name is None else os.fspath(name)
-
-
-@dataclass(frozen=True)
-class _Embedded:
-    report: EmbeddingReport
-    store: EmbeddingStore
 
 
 def _check_sources(model: str | None, embeddings: Any, text_features: Any) -> None:
@@ -295,80 +287,6 @@ def _check_embeddings_field(
         return  # this run's own field: it is replaced with the run
     assert identity is not None
     check_vector_field(dataset, embeddings_field, identity)
-
-
-def _identity(
-    model: str | None, pretrained: str | None, preprocess: Mapping[str, Any] | None
-) -> str | None:
-    if model is None:
-        return None
-    from .models import model_identity
-
-    return model_identity(model, pretrained, preprocess=preprocess)
-
-
-def _prompts(
-    classes: list[str], class_prompts: Mapping[str, Any] | str | os.PathLike[str] | None
-) -> list[list[str]]:
-    from .prompts import class_prompts as make_prompts
-
-    for text in _equal_prompts(classes, class_prompts):
-        logger.warning("%s", text)
-    return make_prompts(classes, class_prompts)
-
-
-def _equal_prompts(
-    classes: list[str], class_prompts: Mapping[str, Any] | str | os.PathLike[str] | None
-) -> list[str]:
-    from .prompts import duplicate_names
-
-    return [
-        f"Classes {', '.join(map(repr, group))} have the same prompts: words cannot tell them "
-        "apart. Give them names with class_prompts={'names': {...}}, or merge them"
-        for group in duplicate_names(classes, class_prompts)
-    ]
-
-
-def _image_features(
-    samples: SampleCollection,
-    targets: Targets,
-    embeddings: Any,
-    identity: str | None,
-    source: ModelSource,
-    **options: Any,
-) -> tuple[np.ndarray, _Embedded | None]:
-    if embeddings is not None:
-        return given_embeddings(samples, targets.ids, embeddings, identity), None
-    assert identity is not None
-    report, store = embed_samples(samples, identity, source, **options)
-    features = store.read(targets.ids)
-    # The store may know the former contents of a file that cannot be read any more
-    features[[i in report.failures for i in targets.ids]] = np.nan
-    if np.isnan(features).all():
-        first, reason = next(iter(report.failures.items()))
-        raise ValueError(
-            f"none of the {len(targets.ids)} images could be read, for example sample {first}: "
-            f"{reason}"
-        )
-    return features, _Embedded(report, store)
-
-
-def _text_features(
-    given: Any, classes: list[str], prompts: list[list[str]], source: ModelSource
-) -> np.ndarray | list[np.ndarray] | None:
-    if given is None:
-        if not prompts:
-            return None
-        from .text import class_text_features
-
-        logger.info("Embedding the prompts of %d classes", len(classes))
-        return class_text_features(source(), prompts)
-    if not isinstance(given, Mapping):
-        return given
-    missing = [name for name in classes if name not in given]
-    if missing:
-        raise ValueError(f"text_features lacks classes: {', '.join(missing[:10])}")
-    return [np.atleast_2d(np.asarray(given[name])) for name in classes]
 
 
 def _ask_to_write(progress: Any, n: int) -> None:

@@ -496,10 +496,10 @@ def test_names_that_become_equal_are_reported(
         results = noisy.apply()
     assert sum(results.counts().values()) == 240
     # given text features stand for the names, so only prompts of our own can collide
-    from clipcleaner_plugin.apply import _prompts
+    from clipcleaner_plugin.features import make_prompts
 
     with caplog.at_level(logging.WARNING, "clipcleaner_plugin"):
-        _prompts(["t_shirt", "TShirt", "owl"], None)
+        make_prompts(["t_shirt", "TShirt", "owl"], None)
     assert "'t_shirt', 'TShirt' have the same prompts" in caplog.text
 
 
