@@ -28,6 +28,8 @@ import pytest
 if TYPE_CHECKING:
     import fiftyone as fo
 
+pytest_plugins = ["shared_fixtures"]
+
 REPO_ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = REPO_ROOT.parent / "shared" / "data"
 

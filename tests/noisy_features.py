@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import fiftyone as fo
@@ -27,13 +28,6 @@ def gaussian_classes(
     features = centres[labels] + 0.12 * rng.normal(size=(n, DIM))
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     return features.astype(np.float32), labels, centres.astype(np.float32)
-
-
-def new_dataset(samples: list[fo.Sample]) -> fo.Dataset:
-    """Makes a dataset that whoever calls deletes."""
-    created = fo.Dataset()
-    created.add_samples(samples, progress=False)
-    return created
 
 
 class Noisy:
@@ -65,3 +59,22 @@ class Noisy:
     def apply(self, samples: Any = None, **kwargs: Any) -> Any:
         options = {"embeddings": self.features, "text_features": self.text, **kwargs}
         return cc.apply_clipcleaner(self.dataset if samples is None else samples, **options)
+
+
+@contextlib.contextmanager
+def run_on_features(**options: Any) -> Iterator[Noisy]:
+    """A dataset with 40 planted errors among 240 labels, and a run that found them.
+
+    Args:
+        **options: of ``apply_clipcleaner``
+    """
+    dataset = fo.Dataset()
+
+    def fill(samples: list[fo.Sample]) -> fo.Dataset:
+        dataset.add_samples(samples, progress=False)
+        return dataset
+
+    made = Noisy(fill)
+    made.apply(**options)
+    yield made
+    dataset.delete()

@@ -9,36 +9,20 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 import pytest
-from exports import N, add_run, by_id, tree
+from exports import N, by_id, tree
 
 import clipcleaner_plugin as cc
 from training.bundle import BundleError, read_bundle
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 Maker = Callable[..., fo.Dataset]
-
-
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fo.config, "show_progress_bars", False)
-
-
-@pytest.fixture
-def digits(dataset: Maker, tmp_path: Path) -> fo.Dataset:
-    return add_run(dataset(), tmp_path / "source")
-
-
-@pytest.fixture(scope="module")
-def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fo.Dataset]:
-    """The same for tests that change nothing in it."""
-    made = add_run(fo.Dataset(), tmp_path_factory.mktemp("source"))
-    yield made
-    fo.delete_dataset(made.name)
 
 
 # --- what is there already
