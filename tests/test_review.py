@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -16,31 +16,13 @@ from typing import Any
 import fiftyone as fo
 import pytest
 from fiftyone import ViewField as F
-from noisy_features import CLASSES, Noisy, new_dataset
+from noisy_features import CLASSES, Noisy
 
 import clipcleaner_plugin as cc
 from clipcleaner_plugin import review
 from clipcleaner_plugin.decisions import decisions
 
 Maker = Callable[..., fo.Dataset]
-
-
-@pytest.fixture(scope="module")
-def source() -> Iterator[Noisy]:
-    """A run, made once; every test works on a clone."""
-
-    made = Noisy(new_dataset)
-    made.apply()
-    yield made
-    made.dataset.delete()
-
-
-@pytest.fixture
-def noisy(source: Noisy) -> Iterator[Noisy]:
-    copy = source.copy()
-    yield copy
-    if fo.dataset_exists(copy.dataset.name):
-        copy.dataset.delete()
 
 
 def documents(dataset: fo.Dataset, ids: Any = None) -> dict[Any, Any]:

@@ -4,42 +4,29 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.executor import ExecutionError
-from noisy_features import Noisy, new_dataset
+from noisy_features import Noisy, run_on_features
 from operators_at_work import form, requests, uri
 
 import clipcleaner_plugin as cc
+
+pytestmark = pytest.mark.usefixtures("plugin")
 
 ACTIONS = ["accept_suggestions", "confirm_labels", "drop"]
 
 Maker = Callable[..., fo.Dataset]
 
 
-@pytest.fixture(autouse=True)
-def plugin(monkeypatch: pytest.MonkeyPatch, repo_root: Path) -> None:
-    monkeypatch.setattr(fo.config, "plugins_dir", str(repo_root))
-
-
 @pytest.fixture(scope="module")
-def source() -> Iterator[Noisy]:
-    """A run, made once; every test works on a clone."""
-    made = Noisy(new_dataset)
-    made.apply(key="run")
-    yield made
-    made.dataset.delete()
-
-
-@pytest.fixture
-def noisy(source: Noisy) -> Iterator[Noisy]:
-    copy = source.copy()
-    yield copy
-    copy.dataset.delete()
+def finished_run() -> Iterator[Noisy]:
+    """The run that ``noisy`` is a clone of, under another key than the default one."""
+    with run_on_features(key="run") as made:
+        yield made
 
 
 def execute(name: str, samples: Any, **params: Any) -> Any:

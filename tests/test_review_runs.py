@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import fiftyone as fo
 import numpy as np
 import pytest
-from exports import add_run, by_id
+from exports import by_id
 from feature_clusters import flip, make_clusters
 from noisy_digits import make_samples
 from noisy_features import Noisy
@@ -19,20 +19,6 @@ from clipcleaner_plugin.decisions import decisions
 from training.bundle import read_bundle
 
 Maker = Callable[..., fo.Dataset]
-
-
-@pytest.fixture
-def noisy(dataset: Maker) -> Noisy:
-    made = Noisy(dataset)
-    made.apply()
-    return made
-
-
-@pytest.fixture
-def digits(tmp_path: Path) -> Iterator[fo.Dataset]:
-    made = add_run(fo.Dataset(), tmp_path / "source")
-    yield made
-    made.delete()
 
 
 def test_decisions_are_read_in_the_order_of_the_samples(noisy: Noisy) -> None:

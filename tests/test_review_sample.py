@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import fiftyone as fo
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from noisy_features import Noisy, new_dataset
+from noisy_features import Noisy
 from scipy.stats import binomtest
 
 import clipcleaner_plugin as cc
 from clipcleaner_plugin.sampling import draw_strata, precision_threshold, stratified_rate
-
-
-@pytest.fixture(scope="module")
-def source() -> Iterator[Noisy]:
-    """A run on 240 labels, 40 of them wrong and flagged; every test works on a clone."""
-    made = Noisy(new_dataset)
-    made.apply()
-    yield made
-    made.dataset.delete()
-
-
-@pytest.fixture
-def noisy(source: Noisy) -> Iterator[Noisy]:
-    copy = source.copy()
-    yield copy
-    copy.dataset.delete()
-
 
 # --- drawing
 
