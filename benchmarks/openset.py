@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from clipcleaner_plugin import score_labels
-from clipcleaner_plugin.noise import inject_noise
+from clipcleaner_plugin.noise import draw_noise
 
 from .data import DEFAULT_FOLDER, DataMissingError, FeatureSet, load_sets
 
@@ -59,7 +59,7 @@ def make_task(data: FeatureSet, share: float, rate: float, seed: int) -> Task:
     known, left_out = np.flatnonzero(position[data.labels] >= 0), position[data.labels] < 0
     count = min(round(share * len(known) / (1 - share)), int(left_out.sum()))
     added = random.choice(np.flatnonzero(left_out), count, replace=False)
-    labels = inject_noise(position[data.labels[known]], len(kept), "symmetric", rate, seed)
+    labels = draw_noise(position[data.labels[known]], len(kept), "symmetric", rate, seed)
     return Task(
         data.features[np.concatenate([known, added])],
         np.concatenate([labels, random.randint(len(kept), size=count)]),

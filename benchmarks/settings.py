@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.data import FeatureSet
 from benchmarks.noise import lookalike_noise, partner_noise, projected_noise
-from clipcleaner_plugin.noise import inject_noise
+from clipcleaner_plugin.noise import draw_noise
 from clipcleaner_plugin.zeroshot import normalize_rows
 
 PLAIN, NO_TEXT, NO_NOISE = "as it is", "no class names", "none"
@@ -40,7 +40,7 @@ class Task:
 
 
 def _injected(kind: str, rate: float) -> Draw:
-    return lambda data, seed: inject_noise(data.labels, len(data.texts), kind, rate, seed)
+    return lambda data, seed: draw_noise(data.labels, len(data.texts), kind, rate, seed)
 
 
 def _partners(rate: float) -> Draw:

@@ -28,7 +28,7 @@ _LAZY = {
     "load_embeddings": ".embeddings",
     "score_labels": ".scoring",
     "LabelScores": ".scoring",
-    "inject_noise": ".noise",
+    "inject_noise": ".planting",
     "load_model": ".models",
     "TINY_CLIP": ".models",
     "CLIPCleanerResults": ".results",
@@ -61,6 +61,7 @@ __all__ = [
     "apply_clipcleaner",
     "compute_embeddings",
     "confirm_labels",
+    "datasets",
     "delete_run",
     "drop",
     "export_cleaned",
@@ -85,6 +86,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "datasets":
+        return importlib.import_module(".datasets", __name__)
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

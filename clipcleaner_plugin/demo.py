@@ -21,10 +21,9 @@ from .demo_data import (
     Images,
     demo_dataset,
     read_images,
-    set_labels,
 )
 from .model_names import TINY_CLIP
-from .noise import inject_noise
+from .planting import inject_noise
 
 if TYPE_CHECKING:
     from .results import CLIPCleanerResults
@@ -162,10 +161,17 @@ def run_demo(
     from .models import model_identity
 
     model_identity(model, pretrained)  # a misspelt model must not cost the former demo
-    pairs = confusion_pairs(images.classes) if noise == "asymmetric" else None
-    noisy = inject_noise(images.labels, len(images.classes), noise, rate, seed, pairs)
     dataset = demo_dataset(name, images)
-    set_labels(dataset, LABEL_FIELD, images.names(noisy))
+    inject_noise(
+        dataset,
+        noise,
+        rate,
+        seed,
+        label_field=TRUSTED_FIELD,
+        noisy_field=LABEL_FIELD,
+        pairs=confusion_pairs(images.classes) if noise == "asymmetric" else None,
+        classes=images.classes,
+    )
     dataset.description = f"{images.source}, {rate:.0%} {noise} label noise, seed {seed}"
     results = apply_clipcleaner(
         dataset,
@@ -179,20 +185,19 @@ def run_demo(
     return Demo(dataset, results, results.evaluate(TRUSTED_FIELD))
 
 
-def confusion_pairs(classes: list[str]) -> list[tuple[int, int]] | None:
+def confusion_pairs(classes: list[str]) -> list[tuple[str, str]] | None:
     """Says which classes asymmetric noise confuses.
 
     Args:
         classes: K names
 
     Returns:
-        (from, to) indices for digits (3 and 8, 4 and 9, 1 and 7) and CIFAR-10 (as in Patrini et al.
+        (from, to) names for digits (3 and 8, 4 and 9, 1 and 7) and CIFAR-10 (as in Patrini et al.
         2017); None for other class lists
     """
-    index = {name: k for k, name in enumerate(classes)}
     for confusions in _KNOWN_CONFUSIONS:
-        if all(name in index for pair in confusions for name in pair):
-            return [(index[a], index[b]) for a, b in confusions]
+        if all(name in classes for pair in confusions for name in pair):
+            return list(confusions)
     return None
 
 

@@ -4,11 +4,8 @@ altered."""
 from __future__ import annotations
 
 import difflib
-import io
 import logging
-import os
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +13,7 @@ import fiftyone as fo
 import numpy as np
 
 from .digits import DIGIT_NAMES, SPLIT_SEED, load_half, render
+from .pngs import write_png
 from .targets import check_images, check_label_field
 
 logger = logging.getLogger(__name__)
@@ -137,21 +135,6 @@ def demo_dataset(name: str, images: Images) -> fo.Dataset:
     return dataset
 
 
-def set_labels(dataset: fo.Dataset, field: str, labels: Sequence[str | None]) -> None:
-    """Writes a Classification field.
-
-    Args:
-        dataset: of N samples
-        field: its name
-        labels: N names; None = no label
-    """
-    if not dataset.has_sample_field(field):
-        dataset.add_sample_field(
-            field, fo.EmbeddedDocumentField, embedded_doc_type=fo.Classification
-        )
-    dataset.set_values(field, [_classification(label) for label in labels])
-
-
 def delete_demo(dataset: fo.Dataset) -> None:
     """Deletes a demo's dataset with its runs and kept embeddings; the image files stay.
 
@@ -171,25 +154,10 @@ def _digits() -> Images:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"digit-{row:04d}.png" for row in rows]
     for path, scan in zip(paths, scans, strict=True):
-        _write_if_different(path, _png(scan))
+        write_png(path, render(scan))
     return Images(
         "handwritten digits", [str(p) for p in paths], labels.astype(np.int64), list(DIGIT_NAMES)
     )
-
-
-def _png(scan: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    render(scan).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-def _write_if_different(path: Path, content: bytes) -> None:
-    """A file that is rewritten gets a new time, and its embedding would be computed again."""
-    if path.is_file() and path.read_bytes() == content:
-        return
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(content)
-    part.replace(path)
 
 
 def _from_dataset(dataset: fo.Dataset, source: str, label_field: str) -> Images:

@@ -10,7 +10,7 @@ import numpy as np
 Pairs = Iterable[tuple[int, int]]
 
 
-def inject_noise(
+def draw_noise(
     labels: np.ndarray,
     num_classes: int,
     kind: str = "symmetric",

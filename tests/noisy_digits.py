@@ -7,9 +7,10 @@ from pathlib import Path
 import fiftyone as fo
 import numpy as np
 
-from clipcleaner_plugin.demo_data import demo_dataset, read_images, set_labels
+from clipcleaner_plugin.demo_data import demo_dataset, read_images
 from clipcleaner_plugin.digits import DIGIT_NAMES, load_half, render
-from clipcleaner_plugin.noise import inject_noise
+from clipcleaner_plugin.noise import draw_noise
+from clipcleaner_plugin.planting import inject_noise
 
 
 def make_samples(folder: Path, n: int, rate: float = 0.2) -> list[fo.Sample]:
@@ -21,7 +22,7 @@ def make_samples(folder: Path, n: int, rate: float = 0.2) -> list[fo.Sample]:
     """
     scans, labels, _ = load_half("held-out")
     scans, labels = scans[:n], labels[:n]
-    given = inject_noise(labels, len(DIGIT_NAMES), rate=rate)
+    given = draw_noise(labels, len(DIGIT_NAMES), rate=rate)
     samples = []
     for i, scan in enumerate(scans):
         path = folder / f"{i:04}.png"
@@ -41,9 +42,11 @@ def noisy_demo(name: str, rate: float = 0.3) -> fo.Dataset:
     """Makes a dataset of the demo's digits, the labels of a share of them redrawn."""
     images = read_images()
     dataset = demo_dataset(name, images)
-    set_labels(
+    inject_noise(
         dataset,
-        "ground_truth",
-        images.names(inject_noise(images.labels, len(images.classes), rate=rate)),
+        rate=rate,
+        label_field="trusted_label",
+        noisy_field="ground_truth",
+        classes=images.classes,
     )
     return dataset

@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from benchmarks.data import load_caltech
 from clipcleaner_plugin.class_report import ClassReport, class_report
-from clipcleaner_plugin.noise import inject_noise
+from clipcleaner_plugin.noise import draw_noise
 from clipcleaner_plugin.zeroshot import normalize_rows
 
 WORSE = ("random", "exchanged", "same")
@@ -67,8 +67,8 @@ def test_exactly_the_spoilt_names_of_real_classes_are_named(kind: str, shared_da
             "exchanged": texts[np.roll(spoilt, 1)],
             "same": np.tile(normalize_rows(texts.mean(axis=0, keepdims=True)), (6, 1)),
         }[kind]
-        given = inject_noise(caltech.labels, k, "symmetric", 0.3, seed)
-        cleaned = inject_noise(caltech.labels, k, "symmetric", 0.03, seed)
+        given = draw_noise(caltech.labels, k, "symmetric", 0.3, seed)
+        cleaned = draw_noise(caltech.labels, k, "symmetric", 0.03, seed)
         found = report(
             given,
             (caltech.features @ changed.T).argmax(axis=1),

@@ -15,7 +15,7 @@ from benchmarks.data import DEFAULT_FOLDER, DataMissingError, load_stand_in
 from clipcleaner_plugin import fitting, logistic
 from clipcleaner_plugin.fitting import one_blas_thread
 from clipcleaner_plugin.logistic import Logistic, fit_logistic
-from clipcleaner_plugin.noise import inject_noise
+from clipcleaner_plugin.noise import draw_noise
 
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -70,7 +70,7 @@ def test_it_is_scikit_learns_model_on_real_features() -> None:
     except DataMissingError as error:
         pytest.skip(str(error))
     classes = len(data.texts)
-    y = inject_noise(data.labels, classes, "symmetric", 0.3, seed=1)
+    y = draw_noise(data.labels, classes, "symmetric", 0.3, seed=1)
     x = data.features
     unseen = np.arange(len(y)) < len(y) // 5
     weights = np.stack([(len(y) / (classes * np.bincount(y)))[y], ~unseen]).astype(np.float32)

@@ -18,7 +18,7 @@ from paper_reference import select_by_the_book
 
 from benchmarks.data import DEFAULT_FOLDER, DataMissingError, load_caltech
 from clipcleaner_plugin import opinions
-from clipcleaner_plugin.noise import inject_noise
+from clipcleaner_plugin.noise import draw_noise
 from clipcleaner_plugin.rules import select_paper, verdicts
 from clipcleaner_plugin.scoring import EVIDENCE, LabelScores, score_labels
 
@@ -146,7 +146,7 @@ def test_the_papers_rule_by_the_book_on_real_features(kind: str, rate: float) ->
         data = load_caltech(DEFAULT_FOLDER)
     except DataMissingError as error:
         pytest.skip(str(error))
-    labels = inject_noise(data.labels, 62, kind, rate, seed=1)
+    labels = draw_noise(data.labels, 62, kind, rate, seed=1)
     found = score_labels(data.features, labels, data.texts)
     expected = select_by_the_book(data.features, labels, list(data.texts))
     assert np.array_equal(found.selected, expected)

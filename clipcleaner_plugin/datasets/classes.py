@@ -1,0 +1,60 @@
+"""Class names of the data sets, in the order of their own numbers."""
+
+from __future__ import annotations
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(" ".join(part.split()) for part in text.split(","))
+
+
+CIFAR10 = _names("airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck")
+
+CIFAR100 = _names(
+    """apple, aquarium_fish, baby, bear, beaver, bed, bee, beetle, bicycle, bottle, bowl, boy,
+    bridge, bus, butterfly, camel, can, castle, caterpillar, cattle, chair, chimpanzee, clock,
+    cloud, cockroach, couch, crab, crocodile, cup, dinosaur, dolphin, elephant, flatfish, forest,
+    fox, girl, hamster, house, kangaroo, keyboard, lamp, lawn_mower, leopard, lion, lizard, lobster,
+    man, maple_tree, motorcycle, mountain, mouse, mushroom, oak_tree, orange, orchid, otter,
+    palm_tree, pear, pickup_truck, pine_tree, plain, plate, poppy, porcupine, possum, rabbit,
+    raccoon, ray, road, rocket, rose, sea, seal, shark, shrew, skunk, skyscraper, snail, snake,
+    spider, squirrel, streetcar, sunflower, sweet_pepper, table, tank, telephone, television, tiger,
+    tractor, train, trout, tulip, turtle, wardrobe, whale, willow_tree, wolf, woman, worm"""
+)
+
+ANIMAL10N = _names(
+    "cat, lynx, wolf, coyote, cheetah, jaguar, chimpanzee, orangutan, hamster, guinea pig"
+)
+
+# The order of class_name.txt in the CNLW archive
+MINI_IMAGENET = _names(
+    """triceratops, upright piano, Gordon setter, cocktail shaker, unicycle, pipe organ,
+    Alaskan malamute, prayer rug, Newfoundland dog, tobacco shop, ladybug, combination lock,
+    ashcan, American robin, scoreboard, dome, iPod, slot machine, miniskirt, French bulldog,
+    carton, Tibetan mastiff, pencil box, king crab, horizontal bar, spider web, electric guitar,
+    meerkat, file cabinet, consomme, jellyfish, cuirass, black-footed ferret, school bus,
+    miniature poodle, catamaran, snorkel, oboe, worm fence, African hunting dog, golden retriever,
+    carousel, aircraft carrier, photocopier, Arctic fox, hair slide, tile roof, Ibizan hound,
+    toucan, house finch, poncho, trifle, hourglass, fire screen, white wolf, street sign,
+    solar dish, rock beauty, komondor, bookshop, crate, theater curtain, tank, dugong, dalmatian,
+    ear of corn, missile, bolete, orange, vase, Walker hound, lion, three-toed sloth, lipstick,
+    coral reef, reel, beer bottle, green mamba, frying pan, wok, goose, rhinoceros beetle, yawl,
+    clog, Saluki, chime, stage, boxer, cliff, ant, cannon, harvestman, mixing bowl, nematode,
+    parallel bars, garbage truck, holster, barrel, hotdog, dishrag"""
+)
+
+# Numbers 0 to 49 of WebVision and of ImageNet
+WEBVISION50 = _names(
+    """tench, goldfish, great white shark, tiger shark, hammerhead shark, electric ray, stingray,
+    cock, hen, ostrich, brambling, goldfinch, house finch, junco, indigo bunting, American robin,
+    bulbul, jay, magpie, chickadee, water ouzel, kite, bald eagle, vulture, great grey owl,
+    European fire salamander, common newt, eft, spotted salamander, axolotl, bullfrog, tree frog,
+    tailed frog, loggerhead turtle, leatherback turtle, mud turtle, terrapin, box turtle,
+    banded gecko, common iguana, American chameleon, whiptail, agama, frilled lizard,
+    alligator lizard, Gila monster, green lizard, African chameleon, Komodo dragon,
+    African crocodile"""
+)
+
+CLOTHING1M = _names(
+    """T-Shirt, Shirt, Knitwear, Chiffon, Sweater, Hoodie, Windbreaker, Jacket, Down Coat, Suit,
+    Shawl, Dress, Vest, Underwear"""
+)
