@@ -11,6 +11,8 @@ import fiftyone as fo
 import numpy as np
 
 import clipcleaner_plugin as cc
+from clipcleaner_plugin.fields import result_fields
+from clipcleaner_plugin.layout import Layout
 
 CLASSES = ["cat", "dog", "owl"]
 DIM = 16
@@ -78,3 +80,31 @@ def run_on_features(**options: Any) -> Iterator[Noisy]:
     made.apply(**options)
     yield made
     dataset.delete()
+
+
+def snapshot(dataset: fo.Dataset, key: str = "clipcleaner") -> list[Any]:
+    """All that a run wrote to the samples."""
+    layout = Layout("ground_truth", prefix=key)
+    fields = [f for f in result_fields(layout) if not f.endswith("_suggestion")]
+    suggestion = f"{key}_suggestion"
+    return dataset.values(["id", *fields, f"{suggestion}.label", f"{suggestion}.confidence"])
+
+
+def add_vectors(noisy: Noisy, field: str, **info: Any) -> None:
+    """Gives the features to the samples, as a field."""
+    noisy.dataset.add_sample_field(field, fo.VectorField, info=info)
+    noisy.dataset.set_values(field, list(noisy.features))
+
+
+def documents(dataset: fo.Dataset, ids: Any = None) -> dict[Any, Any]:
+    """The label and the decision of every sample, as they lie in the database."""
+    found = {
+        d["_id"]: (d.get("ground_truth"), d.get("ground_truth_review"))
+        for d in dataset._sample_collection.find()
+    }
+    return found if ids is None else {i: v for i, v in found.items() if str(i) in set(ids)}
+
+
+def mislabeled(noisy: Noisy) -> fo.DatasetView:
+    """What the run says is to be reviewed, the worst first."""
+    return cc.load_results(noisy.dataset).mislabeled_view()
