@@ -12,11 +12,16 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import fiftyone as fo
     from playwright.sync_api import Locator, Page
+
+    # What the fixture ``app`` is: opens the App on a dataset
+    App = Callable[[fo.Dataset], AbstractContextManager[Page]]
 
 _ARGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",

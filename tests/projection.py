@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+if TYPE_CHECKING:  # spawned workers import this module where the package is not installed
+    from clipcleaner_plugin.embed import EmbeddingReport
+    from clipcleaner_plugin.store import EmbeddingStore
+
 IDENTITY = "random projection [1]"
 SIZE = 12
 DIM = 16
+COUNT = 50  # images of the fixture that embedding is tried on
 
 
 class ShrinkToTensor:
@@ -68,3 +75,23 @@ def expected_vectors(paths: list[str]) -> np.ndarray:
         with Image.open(path) as image:
             rows.append(model.image_features(model.prepare(image.convert("RGB"))[None])[0])
     return torch.stack(rows).numpy()
+
+
+def embed_quietly(
+    ids: list[str], paths: list[str], model: Any, store: EmbeddingStore, **options: Any
+) -> EmbeddingReport:
+    """Embeds images without a progress bar."""
+    from clipcleaner_plugin.embed import embed_images
+
+    return embed_images(ids, paths, model, store, **{"progress": False, **options})
+
+
+def spoil(paths: list[str]) -> dict[int, str]:
+    """Spoils some images; returns position → a word of the reason."""
+    os.remove(paths[0])
+    Path(paths[3]).write_bytes(b"")
+    Path(paths[4]).write_bytes(Path(paths[4]).read_bytes()[:-200])
+    Path(paths[7]).write_text("no image")
+    os.remove(paths[9])
+    os.mkdir(paths[9])
+    return {0: "no such file", 3: "empty", 4: "truncated", 7: "not an image", 9: "directory"}

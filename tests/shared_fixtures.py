@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
     import fiftyone as fo
+    from app_browser import App
     from noisy_features import Noisy
+    from PIL import Image
     from playwright.sync_api import Page
 
 
@@ -74,6 +76,30 @@ def untouched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[fo.Dataset]:
     fo.delete_dataset(made.name)
 
 
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[str]]:
+    """Ids and paths of 50 small images that no test changes."""
+    from projection import COUNT, make_images
+
+    return make_images(tmp_path_factory.mktemp("images"), COUNT)
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    """40 x 24 pixels of noise."""
+    from PIL import Image
+
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 24, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for the hub's client, which is offline in tests."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
 @pytest.fixture
 def noisy_digits() -> Iterator[fo.Dataset]:
     """The dataset of the demo, a share of its labels redrawn."""
@@ -93,9 +119,7 @@ def results(noisy_digits: fo.Dataset) -> Any:
 
 
 @pytest.fixture
-def app(
-    repo_root: Path, chromium: str, tmp_path: Path
-) -> Callable[[fo.Dataset], AbstractContextManager[Page]]:
+def app(repo_root: Path, chromium: str, tmp_path: Path) -> App:
     """``with app(dataset) as page:`` opens the App, with a server of its own, in a browser."""
     from app_browser import open_page, serve
 
