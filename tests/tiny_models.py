@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
+
+from clipcleaner_plugin.models import ClipModel
 
 PREPROCESS: dict[str, Any] = {
     "mean": [0.1, 0.2, 0.3],
@@ -16,6 +19,8 @@ PREPROCESS: dict[str, Any] = {
     "interpolation": "bilinear",
     "resize_mode": "squash",
 }
+# The same as it is given where a folder does not say it
+GIVEN = {**PREPROCESS, "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
 VIT: dict[str, Any] = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 16, "layers": 2, "width": 16, "patch_size": 8, "head_width": 8},
@@ -110,3 +115,8 @@ def write_hub_cache(cache: Path, repository: str, config: dict[str, Any], **kwar
     (home / "refs").mkdir(parents=True)
     (home / "refs" / "main").write_text(revision)
     return write_folder(home / "snapshots" / revision, config, **kwargs)
+
+
+def pixels(model: ClipModel, picture: Image.Image, n: int = 3) -> torch.Tensor:
+    """(n, 3, height, width) of a picture that is turned, prepared by the model's own transform."""
+    return torch.stack([model.transform(picture.rotate(30 * i)) for i in range(n)])
