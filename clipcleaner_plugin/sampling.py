@@ -30,7 +30,7 @@ class Stratum(NamedTuple):
 
 
 def draw_strata(scores: np.ndarray, n: int, strata: int, rng: np.random.Generator) -> list[Stratum]:
-    """Cuts a population into strata of equal size by score, and draws the same share of each.
+    """Cuts a population into strata of equal size by score, and draws as many of each, but for one.
 
     Args:
         scores: (N,) float array without NaN, N >= 1
@@ -44,14 +44,14 @@ def draw_strata(scores: np.ndarray, n: int, strata: int, rng: np.random.Generato
     order = np.argsort(scores, kind="stable")
     n = min(n, len(order))
     parts = np.array_split(order, min(strata, n))
-    ends = np.cumsum([len(part) for part in parts])
-    quota = np.diff(np.round(ends * n / len(order)).astype(int), prepend=0)
+    # Cut in the same way, so that none is empty, and none larger than its stratum
+    quota = [len(part) for part in np.array_split(np.arange(n), len(parts))]
     return [
         Stratum(
             float(scores[part[0]]),
             float(scores[part[-1]]),
             len(part),
-            rng.choice(part, size=int(k), replace=False),
+            rng.choice(part, size=k, replace=False),
         )
         for part, k in zip(parts, quota, strict=True)
     ]
