@@ -30,6 +30,7 @@ from clipcleaner_plugin.fields import (
     declare_fields,
     write_rows,
 )
+from clipcleaner_plugin.layout import Layout
 from clipcleaner_plugin.store import EmbeddingStore
 
 DIM = 512
@@ -92,7 +93,7 @@ def measure(count: int, scratch: Path) -> Iterator[str]:
         dataset.add_samples([fo.Sample(f"/none/{i}.jpg") for i in range(count)], progress=False)
         ids = dataset.values("id")
         for prefix in ("ours", "theirs", "saved"):
-            declare_fields(dataset, prefix)
+            declare_fields(dataset, Layout("ground_truth", prefix=prefix))
         for field in ("theirs_vectors", "saved_vectors"):
             dataset.add_sample_field(field, fo.VectorField)
         report = EmbeddingReport((), count, {})
@@ -107,7 +108,7 @@ def measure(count: int, scratch: Path) -> Iterator[str]:
 
         def write(prefix: str, work: Callable[[], None]) -> None:
             work()
-            create_indexes(dataset, prefix)
+            create_indexes(dataset, Layout("ground_truth", prefix=prefix))
 
         clock("rows", lambda: write("ours", lambda: write_rows(dataset, rows(ids, columns))))
         clock("values", lambda: write("theirs", lambda: by_set_values(dataset, ids, columns)))

@@ -32,7 +32,7 @@ from benchmarks.data import DEFAULT_FOLDER
 from benchmarks.machine import describe
 from clipcleaner_plugin.embed import embed_images
 from clipcleaner_plugin.embeddings import fill_vector_field
-from clipcleaner_plugin.loader import choose_num_workers, decoded_batches
+from clipcleaner_plugin.loader import Item, choose_num_workers, decoded_batches
 from clipcleaner_plugin.models import ClipModel, choose_device
 from clipcleaner_plugin.store import EmbeddingStore
 
@@ -277,7 +277,7 @@ def _ceilings(
     model: ClipModel, paths: list[str], batch: int, workers: int | None, scratch: Path
 ) -> tuple[float, float, float]:
     """Seconds of decoding alone, of forward passes alone, and of the whole."""
-    items = list(enumerate(paths))
+    items: list[Item] = list(enumerate(paths))
     batches = [items[i : i + batch] for i in range(0, len(items), batch)]
     used = choose_num_workers(workers, len(batches), batch, model.prepare)
     began = time.perf_counter()

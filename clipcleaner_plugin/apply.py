@@ -21,7 +21,7 @@ from .brain import (
     embeddings_field_name,
     vector_fields_of,
 )
-from .embeddings import ModelSource, check_vector_field, fill_vector_field
+from .embeddings import NO_OBJECT_FIELD, ModelSource, check_vector_field, fill_vector_field
 from .features import (
     features_of_images,
     features_of_names,
@@ -31,9 +31,10 @@ from .features import (
 )
 from .fields import delete_fields, result_fields
 from .inputs import check_options
+from .layout import Layout, layout_of
 from .locks import confirm_lock, one_writer
 from .record import make_record
-from .targets import check_images, check_label_field, read_targets
+from .targets import check_alpha, check_images, examined_layout, read_targets
 from .views import delete_views
 from .writing import write_results
 
@@ -51,7 +52,7 @@ _PACKAGES = ("fiftyone", "torch", "open_clip_torch", "scikit-learn", "numpy")
 @one_writer
 def apply_clipcleaner(
     samples: SampleCollection,
-    label_field: str = "ground_truth",
+    label_field: str | None = None,
     key: str = "clipcleaner",
     model: str | os.PathLike[str] | None = "ViT-B-32",
     pretrained: str | os.PathLike[str] | None = "openai",
@@ -66,41 +67,51 @@ def apply_clipcleaner(
     temperature: float = 0.07,
     folds: int = 5,
     seed: int = 51,
+    patches_field: str | None = None,
+    alpha: float | None = None,
     batch_size: int | None = None,
     num_workers: int | None = None,
     device: str | None = None,
     skip_failures: bool = True,
     progress: bool | Callable[..., Any] | None = None,
 ) -> CLIPCleanerResults:
-    """Finds the wrong labels of a classification dataset.
+    """Finds the wrong labels of a classification dataset, or of the objects in its images.
 
     Every sample gets a clean score, a verdict and a suggested label, as fields named after ``key``;
-    see the README for what they mean. The run is stored with the dataset: load it later with
+    see the README for what they mean. Of a Detections field, every object gets them, as attributes
+    of these names, judged by the part of the image within its box; its sample gets the lowest
+    score. The run is stored with the dataset: load it later with
     :func:`clipcleaner_plugin.load_results`. Applying again under the same key replaces it.
 
     An interrupted run loses no embedding: call it again, and it goes on where it stopped.
 
     Args:
         samples: a FiftyOne dataset or view of images
-        label_field ("ground_truth"): a Classification field with the labels to examine
+        label_field (None): the labels to examine: a Classification field, or a Detections field
+            whose objects are examined one by one; None = ``patches_field``, or "ground_truth"
         key ("clipcleaner"): the name of the run and the prefix of its fields
         model ("ViT-B-32"): an open_clip architecture, ``"hf-hub:org/name"``, or a local checkpoint;
             None = no words, with ``embeddings``: visual evidence alone
         pretrained ("openai"): the tag of the weights, or a local checkpoint file
         preprocess (None): preprocessing of a checkpoint that does not state its own
         embeddings (None): instead of computing them: a vector field, the key of a similarity
-            index, or an (N, d) array in the order of ``samples``
+            index, or an (N, d) array in the order of ``samples`` (or of their objects)
         text_features (None): instead of the text tower, together with ``embeddings``: a (K, d)
             array in the order of ``classes``, or ``{class: (m, d) array}``
         classes (None): the class list; None = the labels in use. A label outside it is unscorable
         class_prompts (None): templates and descriptors: a dict, or a JSON or YAML file
         embeddings_field ("auto"): a vector field to write the embeddings to; "auto" =
-            ``<key>_embedding``, None = none. The durable store has them in any case
+            ``<key>_embedding``, None = none. The durable store has them in any case; for objects,
+            it alone
         theta_gmm (0.5): posterior that the two loss scores must reach to be clean
         theta_cons (0.8): value that the two consistency scores must reach to be clean
         temperature (0.07): temperature of the zero-shot probabilities in the paper's rule
         folds (5): folds of the out-of-fold visual model
         seed (51): seed of everything random
+        patches_field (None): the Detections field whose objects are examined, as FiftyOne's own
+            methods name it; the same as ``label_field`` with that field
+        alpha (None): how much the boxes of objects grow before they are cut out, or shrink where
+            it is negative: by ``100 * alpha`` percent of their width and height
         batch_size (None): images per forward pass; None = chosen by device
         num_workers (None): decoding processes; None = chosen by the machine
         device (None): "cuda", "mps" or "cpu"; None = the best one at hand
@@ -127,22 +138,25 @@ def apply_clipcleaner(
     )
     model, pretrained = _as_text(model), _as_text(pretrained)
     check_images(samples)
-    check_label_field(samples, label_field)
+    layout = examined_layout(samples, label_field, patches_field, key)
+    check_alpha(alpha, layout.objects)
     _check_sources(model, embeddings, text_features)
     if embeddings is not None and text_features is not None:
         model = pretrained = None  # both sides are given: no model has a part in this run
-    if embeddings is not None:
+    if layout.objects and embeddings_field not in (AUTO, None):
+        raise ValueError(NO_OBJECT_FIELD)
+    if embeddings is not None or layout.objects:
         embeddings_field = None
     elif embeddings_field == AUTO:
         embeddings_field = embeddings_field_name(key)
     dataset = samples._root_dataset
-    _check_key(dataset, key, label_field)
-    targets = read_targets(samples, label_field, classes)
+    _check_key(dataset, layout)
+    targets = read_targets(samples, layout, classes)
     prompts = make_prompts(targets.classes, class_prompts) if model is not None else []
 
     identity = identity_of(model, pretrained, preprocess)
     if embeddings_field is not None:
-        _check_embeddings_field(dataset, key, embeddings_field, identity)
+        _check_embeddings_field(dataset, layout, embeddings_field, identity)
     source = ModelSource(model or "", pretrained, preprocess, device)
     image_features, embedded = features_of_images(
         samples,
@@ -150,6 +164,8 @@ def apply_clipcleaner(
         embeddings,
         identity,
         source,
+        layout,
+        alpha,
         batch_size=batch_size,
         num_workers=num_workers,
         skip_failures=skip_failures,
@@ -177,7 +193,9 @@ def apply_clipcleaner(
     written_field = embeddings_field or _inherited_field(dataset, key, embeddings)
     config = CLIPCleanerConfig(
         prefix=key,
-        label_field=label_field,
+        label_field=layout.label_field,
+        patches_field=layout.label_field if layout.objects else None,
+        alpha=alpha,
         model=model,
         pretrained=pretrained,
         model_identity=identity,
@@ -228,11 +246,12 @@ def _check_sources(model: str | None, embeddings: Any, text_features: Any) -> No
         )
 
 
-def _check_key(dataset: fo.Dataset, key: str, label_field: str) -> None:
+def _check_key(dataset: fo.Dataset, layout: Layout) -> None:
+    key, written = layout.prefix, result_fields(layout)
     check_key_name(key)
-    if label_field in result_fields(key):
+    if layout.label_field in written:
         raise ValueError(
-            f"label_field {label_field!r} is a field that this run would overwrite; "
+            f"label_field {layout.label_field!r} is a field that this run would overwrite; "
             "choose another key"
         )
     run = _existing_run(dataset, key)
@@ -242,7 +261,7 @@ def _check_key(dataset: fo.Dataset, key: str, label_field: str) -> None:
                 f"key {key!r} is taken by a brain run of type {run.type!r}; choose another key"
             )
         return
-    taken = [field for field in result_fields(key) if dataset.has_sample_field(field)]
+    taken = [field for field in written if dataset.has_sample_field(field)]
     if taken:
         raise ValueError(
             f"key {key!r} would overwrite fields that no run of this key wrote: "
@@ -275,14 +294,14 @@ def _owns(dataset: fo.Dataset, written_field: str | None) -> bool:
 
 
 def _check_embeddings_field(
-    dataset: fo.Dataset, key: str, embeddings_field: str, identity: str | None
+    dataset: fo.Dataset, layout: Layout, embeddings_field: str, identity: str | None
 ) -> None:
-    if embeddings_field in result_fields(key):
+    if embeddings_field in result_fields(layout):
         raise ValueError(
             f"embeddings_field {embeddings_field!r} is a field of this run's results; choose "
             "another name"
         )
-    old = _existing_run(dataset, key)
+    old = _existing_run(dataset, layout.prefix)
     if old is not None and old.embeddings_field == embeddings_field:
         return  # this run's own field: it is replaced with the run
     assert identity is not None
@@ -302,7 +321,7 @@ def _replace_run(samples: SampleCollection, key: str, run: CLIPCleaner) -> None:
     dataset = samples._root_dataset
     old = _existing_run(dataset, key)
     if old is not None:
-        delete_fields(dataset, result_fields(old.prefix))
+        delete_fields(dataset, result_fields(layout_of(old)))
         delete_views(dataset, old.prefix)
         if old.embeddings_field != run.config.embeddings_field:
             delete_fields(dataset, vector_fields_of(dataset, key, old))

@@ -6,6 +6,7 @@ class name without ``Config``), so they and this module's path must never change
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import fiftyone as fo
@@ -13,6 +14,7 @@ import fiftyone.core.brain as fob
 
 from . import fields, views
 from .embeddings import dataset_store
+from .layout import layout_of
 
 
 class CLIPCleanerConfig(fob.BrainMethodConfig):
@@ -21,6 +23,8 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
     Args:
         prefix: what the run's fields and saved views begin with (the key it was made under)
         label_field: the field whose labels were examined
+        patches_field: the same, where these are the labels of objects; None = of samples
+        alpha: how much the boxes of objects grew; None = not
         model: the CLIP, as the user named it; None for visual evidence only
         pretrained: the tag or file of its weights
         model_identity: architecture, weights and preprocessing in one string; None = unknown
@@ -40,6 +44,8 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         self,
         prefix: str = "clipcleaner",
         label_field: str | None = None,
+        patches_field: str | None = None,
+        alpha: float | None = None,
         model: str | None = None,
         pretrained: str | None = None,
         model_identity: str | None = None,
@@ -61,6 +67,8 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         super().__init__(**kwargs)
         self.prefix = prefix
         self.label_field = label_field
+        self.patches_field = patches_field
+        self.alpha = alpha
         self.model = model
         self.pretrained = pretrained
         self.model_identity = model_identity
@@ -97,14 +105,16 @@ class CLIPCleaner(fob.BrainMethod):
     """Life cycle of a run; FiftyOne's own list, rename and delete call these methods."""
 
     def get_fields(self, samples: fo.core.collections.SampleCollection, key: str) -> list[str]:
-        written = fields.result_fields(self.config.prefix)
+        layout = layout_of(self.config)
+        # With a field of objects come their attributes
+        written = [layout.lowest_score] if layout.objects else fields.result_fields(layout)
         if self.config.embeddings_field:
             written.append(self.config.embeddings_field)
-        return [self.config.label_field, *written]
+        return [layout.label_field, *written]
 
     def cleanup(self, samples: fo.core.collections.SampleCollection, key: str) -> None:
         dataset = samples._root_dataset
-        written = fields.result_fields(self.config.prefix)
+        written = fields.result_fields(layout_of(self.config))
         fields.delete_fields(dataset, written + vector_fields_of(dataset, key, self.config))
         views.delete_views(dataset, self.config.prefix)
         self._delete_store(dataset, key)
@@ -120,7 +130,8 @@ class CLIPCleaner(fob.BrainMethod):
 
     def rename(self, samples: fo.core.collections.SampleCollection, key: str, new_key: str) -> None:
         dataset, config = samples._root_dataset, self.config
-        fields.rename_fields(dataset, config.prefix, new_key)
+        layout = layout_of(config)
+        fields.rename_fields(dataset, layout, replace(layout, prefix=new_key))
         views.delete_views(dataset, config.prefix)
         if config.embeddings_field == embeddings_field_name(config.prefix):
             new_field = embeddings_field_name(new_key)

@@ -14,13 +14,13 @@ import numpy as np
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
+from .layout import Layout
+
 CONFIRMED = "confirmed"
 RELABELED = "relabeled"
 DROPPED = "dropped"
 DECISIONS = (CONFIRMED, RELABELED, DROPPED)
 TRUSTED = (CONFIRMED, RELABELED)
-
-_REVIEW, _LOG = "_review", "_review_log"
 
 
 class Decisions(NamedTuple):
@@ -35,50 +35,52 @@ class Decisions(NamedTuple):
     dropped: np.ndarray
 
 
-def review_field(label_field: str) -> str:
-    """Returns the field with the decision about a label: a string, None where there is none."""
-    return label_field + _REVIEW
-
-
-def log_field(label_field: str) -> str:
-    """Returns the field with what was done to a label, action by action."""
-    return label_field + _LOG
-
-
 def reviewed_fields(samples: SampleCollection) -> list[str]:
     """Returns the label fields on which there has been a review."""
-    schema = samples._root_dataset.get_field_schema()
-    found = (field.removesuffix(_LOG) for field in schema if field.endswith(_LOG))
-    return sorted(field for field in found if review_field(field) in schema)
+    dataset = samples._root_dataset
+    log = Layout("").log
+    names = {f.removesuffix(log) for f in dataset.get_field_schema() if f.endswith(log)}
+    found = [Layout(name) for name in names]
+    found += [Layout(f, True) for f in dataset.get_field_schema(embedded_doc_type=fo.Detections)]
+    return sorted(
+        layout.label_field
+        for layout in found
+        if dataset.has_sample_field(layout.log) and dataset.has_sample_field(layout.review)
+    )
 
 
 def decisions(samples: SampleCollection, label_field: str) -> Decisions:
-    """Reads which labels of these samples a reviewer vouches for, and which samples are dropped."""
+    """Reads which labels of these samples a reviewer vouches for, and which samples are dropped.
+
+    Args:
+        samples: a dataset or view
+        label_field: a Classification field
+    """
     if label_field not in reviewed_fields(samples):
         nothing = np.zeros(samples.count(), dtype=bool)
         return Decisions(nothing, nothing.copy())
-    found = np.array(samples.values(review_field(label_field)), dtype=object)
+    found = np.array(samples.values(Layout(label_field).review), dtype=object)
     return Decisions(np.isin(found, TRUSTED), found == DROPPED)
 
 
-def is_decided(label_field: str, among: tuple[str, ...] = DECISIONS) -> Any:
+def is_decided(layout: Layout, among: tuple[str, ...] = DECISIONS) -> Any:
     """Returns the expression "a reviewer has decided this", also for fields that do not exist."""
-    return F(review_field(label_field)).is_in(list(among))
+    return F(layout.review).is_in(list(among))
 
 
-def declare_review(dataset: fo.Dataset, label_field: str) -> None:
+def declare_review(dataset: fo.Dataset, layout: Layout) -> None:
     """Adds the two review fields of a label field and their indexes, where they do not exist.
 
     Raises:
         ValueError: if one of the names is taken by another field
     """
-    review, log = review_field(label_field), log_field(label_field)
-    if label_field in reviewed_fields(dataset):
+    review, log = layout.review, layout.log
+    if layout.label_field in reviewed_fields(dataset):
         return
     taken = [field for field in (review, log) if dataset.has_sample_field(field)]
     if taken:
         raise ValueError(
-            f"reviews of {label_field!r} are kept in the fields {review!r} and {log!r}, but "
+            f"reviews of {layout.label_field!r} are kept in the fields {review!r} and {log!r}, but "
             f"{', '.join(taken)} is there already and is no review; rename it first"
         )
     dataset.add_sample_field(

@@ -18,6 +18,7 @@ import fiftyone.core.utils as fou
 import numpy as np
 import torch
 
+from .crops import Media
 from .encoder import Encoder
 from .images import ImageReadError
 from .loader import DecodedBatch, choose_num_workers, decoded_batches
@@ -58,7 +59,7 @@ class EmbeddingReport:
 
 def embed_images(
     ids: Sequence[str],
-    filepaths: Sequence[str],
+    media: Sequence[Media],
     model: ClipModel | Callable[[], ClipModel],
     store: EmbeddingStore,
     *,
@@ -77,7 +78,7 @@ def embed_images(
 
     Args:
         ids: N distinct sample ids
-        filepaths: N paths of image files; one file may serve several ids
+        media: N images: paths of files, which may serve several ids, or parts of files
         model: the model, or a callable that loads it, called only if something is to be computed
         store: the store of this model
         batch_size (None): images per forward pass; None = 256 on CUDA, else 32
@@ -94,14 +95,14 @@ def embed_images(
         ImageReadError: with ``skip_failures=False``, for the first image that has no vector;
             missing and empty files are found before any work
     """
-    check_request(ids, filepaths, batch_size, num_workers)
-    plan = make_plan(ids, filepaths, store)
+    check_request(ids, media, batch_size, num_workers)
+    plan = make_plan(ids, media, store)
     raise_first(plan.failures, skip_failures)
     outcome = Outcome()
     if plan.todo:
         loaded = cast("ClipModel", model if hasattr(model, "image_features") else model())
         logger.info("Computing %d of %d embeddings", len(plan.todo), len(ids))
-        (share,) = deal(plan, ids, filepaths, batch_size or default_batch_size(loaded.device))
+        (share,) = deal(plan, ids, media, batch_size or default_batch_size(loaded.device))
         outcome = compute_share(
             share,
             loaded,
@@ -133,11 +134,11 @@ def raise_first(failures: dict[str, str], skip_failures: bool) -> None:
 
 
 def check_request(
-    ids: Sequence[str], filepaths: Sequence[str], batch_size: int | None, num_workers: int | None
+    ids: Sequence[str], media: Sequence[Media], batch_size: int | None, num_workers: int | None
 ) -> None:
     """Raises ValueError or TypeError unless the arguments of :func:`embed_images` fit."""
-    if len(ids) != len(filepaths):
-        raise ValueError(f"{len(ids)} ids need as many filepaths, found {len(filepaths)}")
+    if len(ids) != len(media):
+        raise ValueError(f"{len(ids)} ids need as many filepaths, found {len(media)}")
     if len(set(ids)) != len(ids):
         seen: set[str] = set()
         twice = next(i for i in ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
@@ -178,7 +179,7 @@ def compute_share(
         raise ValueError(
             f"the store {store.folder} is for model {store.identity!r}, not {model.identity!r}"
         )
-    batches = [[(p, share.paths[p]) for p in batch] for batch in share.batches]
+    batches = [[(p, share.media[p]) for p in batch] for batch in share.batches]
     size = max(map(len, batches), default=1)
     workers = choose_num_workers(num_workers, len(batches), size, model.prepare)
     on_cuda = torch.device(model.device).type == "cuda"

@@ -13,9 +13,10 @@ from fiftyone.core.collections import SampleCollection
 
 from .fields import write_rows, write_values
 from .speeds import remember_speed
-from .targets import check_images
+from .targets import check_alpha, check_images, patches_layout, read_items, read_media
 
 if TYPE_CHECKING:
+    from .crops import Media
     from .embed import EmbeddingReport
     from .models import ClipModel
     from .ranks import Ranks
@@ -27,6 +28,10 @@ logger = logging.getLogger(__name__)
 IDENTITY = "clipcleaner_model"
 # ... and the number of the store's segment up to which the field follows the store
 FILLED = "clipcleaner_filled"
+NO_OBJECT_FIELD = (
+    "vectors of objects are kept in the durable store only: leave embeddings_field out, and take "
+    "them with load_embeddings(samples, ..., patches_field=...)"
+)
 _PART = 10_000
 
 
@@ -42,6 +47,8 @@ def compute_embeddings(
     skip_failures: bool = True,
     progress: bool | Callable[..., Any] | None = None,
     ranks: Ranks | None = None,
+    patches_field: str | None = None,
+    alpha: float | None = None,
 ) -> EmbeddingReport:
     """Computes CLIP image embeddings, resuming where an earlier call stopped.
 
@@ -62,6 +69,10 @@ def compute_embeddings(
         progress (None): as in FiftyOne: True, False, None, or a callable that takes the bar
         ranks (None): the processes to share the work with, seen from the first of them, while the
             others call :func:`clipcleaner_plugin.ranks.follow`
+        patches_field (None): a Detections field: instead of whole images, the parts within the
+            boxes of its objects; their vectors go to the durable store only
+        alpha (None): how much these boxes grow, or shrink where it is negative: by
+            ``100 * alpha`` percent of their width and height
 
     Returns:
         an :class:`clipcleaner_plugin.embed.EmbeddingReport`
@@ -75,13 +86,18 @@ def compute_embeddings(
     from .models import model_identity
 
     check_images(samples)
+    layout = patches_layout(samples, patches_field)
+    check_alpha(alpha, layout.objects)
     identity = model_identity(model, pretrained, preprocess=preprocess)
+    if embeddings_field is not None and layout.objects:
+        raise ValueError(NO_OBJECT_FIELD)
     if embeddings_field is not None:
         check_vector_field(samples._root_dataset, embeddings_field, identity)
     device = ranks.device(device) if ranks is not None else device
     source = ModelSource(model, pretrained, preprocess, device)
-    report, store = embed_samples(
-        samples,
+    report, store = embed_media(
+        samples._root_dataset,
+        read_media(samples, layout, alpha),
         identity,
         source,
         ranks,
@@ -118,31 +134,32 @@ class ModelSource:
         return self._model
 
 
-def embed_samples(
-    samples: SampleCollection,
+def embed_media(
+    dataset: fo.Dataset,
+    what: tuple[Sequence[str], Sequence[Media]],
     identity: str,
     source: ModelSource,
     ranks: Ranks | None = None,
     **options: Any,
 ) -> tuple[EmbeddingReport, EmbeddingStore]:
-    """Brings the store of this dataset and model up to date for ``samples``."""
+    """Brings the store of a dataset and model up to date for N images, given by ids and media."""
     from .embed import embed_images
     from .ranks import lead
 
-    ids, filepaths = samples.values(["id", "filepath"])
-    store = dataset_store(samples._root_dataset, identity)
+    ids, media = what
+    store = dataset_store(dataset, identity)
     if ranks is not None:
-        report = lead(ranks, ids, filepaths, source, store, **options)
+        report = lead(ranks, ids, media, source, store, **options)
     else:
         started = time.perf_counter()
-        report = embed_images(ids, filepaths, source, store, **options)
+        report = embed_images(ids, media, source, store, **options)
         if report.computed:
             device = source().device.type
             remember_speed(identity, device, report.computed, time.perf_counter() - started)
     if report.failures:
         first, reason = next(iter(report.failures.items()))
         logger.warning(
-            "%d of %d samples have no embedding, for example %s: %s",
+            "%d of %d images have no embedding, for example %s: %s",
             len(report.failures), len(ids), first, reason,
         )  # fmt: skip
     return report, store
@@ -160,6 +177,7 @@ def load_embeddings(
     model: str = "ViT-B-32",
     pretrained: str | None = "openai",
     preprocess: Mapping[str, Any] | None = None,
+    patches_field: str | None = None,
 ) -> dict[str, np.ndarray]:
     """Returns the vectors that the durable store has of samples; nothing is computed.
 
@@ -174,10 +192,11 @@ def load_embeddings(
         model ("ViT-B-32"): as it was computed, see :func:`compute_embeddings`
         pretrained ("openai"): as it was computed
         preprocess (None): as it was computed
+        patches_field (None): a Detections field, for the vectors of its objects
 
     Returns:
-        ``{sample id: (d,) float32}`` in the order of ``samples``, without those whose image could
-        not be read; views of one array
+        ``{id: (d,) float32}`` of samples or objects in the order of ``samples``, without those
+        whose image could not be read; views of one array
 
     Raises:
         ValueError: if the store has no vector of any of the samples
@@ -185,14 +204,15 @@ def load_embeddings(
     from .models import model_identity
 
     check_images(samples)
-    ids = samples.values("id")
+    layout = patches_layout(samples, patches_field)
+    ids = read_items(samples, layout).ids
     identity = model_identity(model, pretrained, preprocess=preprocess)
     vectors = dataset_store(samples._root_dataset, identity).read(ids)
     found = ~np.isnan(vectors).any(axis=1) if vectors.shape[1] else np.zeros(len(ids), dtype=bool)
     if not found.any():
         raise ValueError(
-            f"no embeddings of {identity} are stored for these {len(ids)} samples: name the model "
-            "that they were computed with, or call compute_embeddings() first"
+            f"no embeddings of {identity} are stored for these {len(ids)} {layout.unit}s: name "
+            "the model that they were computed with, or call compute_embeddings() first"
         )
     return {i: v for i, v, ok in zip(ids, vectors, found, strict=True) if ok}
 
@@ -264,99 +284,3 @@ def _stored(store: EmbeddingStore, ids: Sequence[str]) -> Iterator[tuple[str, np
         vectors = store.read(part)
         found = ~np.isnan(vectors).any(axis=1)
         yield from ((i, v) for i, v, ok in zip(part, vectors, found, strict=True) if ok)
-
-
-def given_embeddings(
-    samples: SampleCollection, ids: Sequence[str], embeddings: Any, identity: str | None
-) -> np.ndarray:
-    """Returns (N, d) float32 vectors from where the user has them; NaN rows where there is none.
-
-    Args:
-        samples: the collection
-        ids: its N sample ids
-        embeddings: the name of a vector field, the key of a similarity index, or an (N, d) array
-        identity: the model whose text tower will be compared with them; None = no text tower
-
-    Raises:
-        ValueError: if nothing of that name exists, shapes do not fit, or the field says that its
-            vectors come from another model
-    """
-    if not isinstance(embeddings, str):
-        return _from_array(embeddings, len(ids))
-    dataset = samples._root_dataset
-    if dataset.has_sample_field(embeddings):
-        return _from_field(samples, ids, embeddings, identity)
-    if embeddings in dataset.list_brain_runs():
-        return _from_similarity(samples, ids, embeddings)
-    vector_fields = sorted(dataset.get_field_schema(ftype=fo.VectorField))
-    raise ValueError(
-        f"embeddings={embeddings!r} is neither a field nor a similarity key of {dataset.name!r}; "
-        f"vector fields: {', '.join(vector_fields) or 'none'}; "
-        f"keys: {', '.join(dataset.list_brain_runs(type='similarity')) or 'none'}"
-    )
-
-
-def _from_array(embeddings: Any, n: int) -> np.ndarray:
-    array = np.asarray(embeddings)
-    if array.ndim != 2 or array.shape[0] != n or array.dtype.kind not in "fiu":
-        raise ValueError(
-            f"embeddings must be a numeric array of shape ({n}, d), one row a sample; found "
-            f"shape {array.shape}, dtype {array.dtype}"
-        )
-    return array.astype(np.float32)
-
-
-def _from_field(
-    samples: SampleCollection, ids: Sequence[str], field_name: str, identity: str | None
-) -> np.ndarray:
-    field = samples.get_field(field_name)
-    if field is None:
-        raise ValueError(f"this view leaves out the embeddings field {field_name!r}: add it")
-    found = (field.info or {}).get(IDENTITY)
-    if identity is not None and found is not None and found != identity:
-        raise ValueError(
-            f"embeddings field {field_name!r} holds vectors of {found}, but the class names would "
-            f"be embedded by {identity}; name the same model, or compute embeddings with this one"
-        )
-    # Asked anew, the samples may be others: some deleted meanwhile, some in another order
-    vectors = dict(zip(*samples.values(["id", field_name]), strict=True))
-    return _stack([vectors.get(i) for i in ids], f"embeddings field {field_name!r}")
-
-
-def _from_similarity(samples: SampleCollection, ids: Sequence[str], key: str) -> np.ndarray:
-    index = samples._root_dataset.load_brain_results(key)
-    if not hasattr(index, "get_embeddings"):
-        raise ValueError(
-            f"brain run {key!r} is a {type(index).__name__} and holds no embeddings; name a "
-            "similarity index or a vector field"
-        )
-    if index.config.patches_field is not None:
-        raise ValueError(f"similarity index {key!r} holds patches; one over whole images is needed")
-    # Not index.get_embeddings(ids): it leaves out what it lacks, without saying which
-    vectors, found_ids, _ = index.get_embeddings()
-    row = {sample_id: i for i, sample_id in enumerate(found_ids)}
-    values = [vectors[row[i]] if i in row else None for i in ids]
-    return _stack(values, f"similarity index {key!r}")
-
-
-def _stack(values: Sequence[Any], where: str) -> np.ndarray:
-    present = [v for v in values if v is not None]
-    if not present:
-        raise ValueError(f"{where} has no vector for any of the {len(values)} samples")
-    odd = next((v for v in present if np.asarray(v).dtype.kind not in "fiu"), None)
-    if odd is not None:
-        raise ValueError(f"{where} holds no vectors: found a {type(odd).__name__}")
-    if np.ndim(present[0]) != 1:
-        raise ValueError(f"{where} holds no vectors: found the shape {np.shape(present[0])}")
-    dim = len(present[0])
-    out = np.full((len(values), dim), np.nan, dtype=np.float32)
-    for i, vector in enumerate(values):
-        if vector is None:
-            continue
-        if np.ndim(vector) != 1 or len(vector) != dim:
-            raise ValueError(
-                f"{where} mixes shapes: ({dim},) and {np.shape(vector)} (row {i}); all vectors "
-                "must be of one model"
-            )
-        out[i] = vector
-    return out

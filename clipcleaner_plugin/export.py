@@ -136,6 +136,13 @@ def export_cleaned(
     _check_options(format, export_dir, dataset_name, labels, min_confidence, split, export_media)
     fractions = checked_fractions(fractions)
     results = load_results(samples, key)
+    if results.layout.objects:
+        raise ValueError(
+            f"run {key!r} is about objects, and an export holds whole images. FiftyOne exports "
+            "their crops: results.clean_view().export(export_dir, dataset_type="
+            "fo.types.ImageClassificationDirectoryTree, "
+            f"label_field={results.config.label_field!r})"
+        )
     if format == "dataset":
         dataset_name = check_dataset_name(dataset_name, overwrite)
     logger.info("Reading labels and image files")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
-from .decisions import DROPPED, TRUSTED, review_field, reviewed_fields
+from .decisions import DROPPED, TRUSTED, reviewed_fields
 from .fields import VERDICTS
 from .images import ImageReadError, file_stamp
 from .splits import assign_splits
@@ -93,7 +93,7 @@ def read_rows(
         check_label_field(samples, trusted_field)
         paths["trusted"] = f"{trusted_field}.label"
     if label_field in reviewed_fields(samples):
-        paths["decision"] = review_field(label_field)
+        paths["decision"] = results.layout.review
     view = run_view(samples, results)
     columns = dict(zip(paths, view.values(list(paths.values())), strict=True))
     ids, filepaths, tags = view.values(["id", "filepath", "tags"])

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
-from .embeddings import ModelSource, embed_samples, given_embeddings
-from .targets import Targets
+from .embeddings import ModelSource, embed_media
+from .given import given_embeddings
+from .layout import Layout
+from .targets import Targets, read_media
 
 if TYPE_CHECKING:
     from .embed import EmbeddingReport
@@ -70,6 +72,8 @@ def features_of_images(
     embeddings: Any,
     identity: str | None,
     source: ModelSource,
+    layout: Layout,
+    alpha: float | None = None,
     **options: Any,
 ) -> tuple[np.ndarray, Embedded | None]:
     """Returns (N, d) vectors of the targets, NaN where there is no image; computed or given.
@@ -78,17 +82,18 @@ def features_of_images(
         ValueError: if no image can be read, or what is given does not fit
     """
     if embeddings is not None:
-        return given_embeddings(samples, targets.ids, embeddings, identity), None
+        return given_embeddings(samples, targets.ids, embeddings, identity, layout), None
     assert identity is not None
-    report, store = embed_samples(samples, identity, source, **options)
+    what = read_media(samples, layout, alpha)
+    report, store = embed_media(samples._root_dataset, what, identity, source, **options)
     features = store.read(targets.ids)
     # The store may know the former contents of a file that cannot be read any more
     features[[i in report.failures for i in targets.ids]] = np.nan
     if np.isnan(features).all():
         first, reason = next(iter(report.failures.items()))
         raise ValueError(
-            f"none of the {len(targets.ids)} images could be read, for example sample {first}: "
-            f"{reason}"
+            f"none of the {len(targets.ids)} images could be read, for example {layout.unit} "
+            f"{first}: {reason}"
         )
     return features, Embedded(report, store)
 

@@ -8,12 +8,15 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 import numpy as np
 from bson import ObjectId
 from pymongo import UpdateOne
+
+if TYPE_CHECKING:
+    from .layout import Layout
 
 VERDICTS = ("clean", "mislabeled", "uncertain", "unscorable")
 EVIDENCES = ("zeroshot_loss", "zeroshot_consistency", "visual_loss", "visual_consistency")
@@ -41,38 +44,49 @@ def field_name(prefix: str, name: str) -> str:
     return f"{prefix}_{name}"
 
 
-def result_fields(prefix: str) -> list[str]:
-    """Returns all fields that a run with this prefix writes, embeddings aside."""
-    return [field_name(prefix, name) for name in _DESCRIPTIONS]
+def result_fields(layout: Layout) -> list[str]:
+    """Returns all fields that a run writes, embeddings aside."""
+    written = [layout.result(name) for name in _DESCRIPTIONS]
+    if layout.objects:
+        written += [layout.confidence, layout.lowest_score]
+    return written
 
 
-def declare_fields(dataset: fo.Dataset, prefix: str) -> None:
+def declare_fields(dataset: fo.Dataset, layout: Layout) -> None:
     """Adds the result fields to the dataset's schema."""
     for name, description in _DESCRIPTIONS.items():
-        field = field_name(prefix, name)
-        if name == "suggestion":
+        field, ftype = layout.result(name), _TYPES.get(name, fo.FloatField)
+        if name != "suggestion":
+            dataset.add_sample_field(field, ftype, description=description)
+        elif layout.objects:
+            dataset.add_sample_field(field, fo.StringField, description=description)
+        else:
             dataset.add_sample_field(
                 field,
                 fo.EmbeddedDocumentField,
                 embedded_doc_type=fo.Classification,
                 description=description,
             )
-        else:
-            ftype = _TYPES.get(name, fo.FloatField)
-            dataset.add_sample_field(field, ftype, description=description)
+    if layout.objects:
+        text = "Probability of the suggested label"
+        dataset.add_sample_field(layout.confidence, fo.FloatField, description=text)
+        text = "The lowest score of the sample's objects"
+        dataset.add_sample_field(layout.lowest_score, fo.FloatField, description=text)
 
 
-def create_indexes(dataset: fo.Dataset, prefix: str) -> None:
+def create_indexes(dataset: fo.Dataset, layout: Layout) -> None:
     """Indexes score, verdict and the flag of no class, so that views of a million are quick.
 
     The pairs serve what is looked at most: the samples of one verdict or flag, worst first. To be
     made after the values: an index that is there slows every write down.
     """
-    score, verdict = field_name(prefix, "score"), field_name(prefix, "verdict")
+    score, verdict = layout.result("score"), layout.result("verdict")
     dataset.create_index(score)
     dataset.create_index(verdict)
     dataset.create_index([(verdict, 1), (score, 1)])
-    dataset.create_index([(field_name(prefix, "open_set"), 1), (score, 1)])
+    dataset.create_index([(layout.result("open_set"), 1), (score, 1)])
+    if layout.objects:
+        dataset.create_index(layout.lowest_score)
 
 
 def write_values(dataset: fo.Dataset, field: str, values: Mapping[str, Any]) -> None:
@@ -91,17 +105,48 @@ def write_rows(dataset: fo.Dataset, rows: Iterable[tuple[str, Mapping[str, Any]]
         rows: pairs (sample id, ``{field: value}``); values are plain, vectors, or what
             :func:`classification` makes. Ids that no longer exist are passed over
     """
+    _write(dataset, ((i, {"_id": ObjectId(i)}, row) for i, row in rows))
+
+
+def write_object_rows(
+    dataset: fo.Dataset, array: str, rows: Iterable[tuple[str, str, Mapping[str, Any]]]
+) -> None:
+    """Writes several attributes of each object in one update.
+
+    Args:
+        dataset: the dataset; the attributes are declared
+        array: the list of objects, for example ``"detections.detections"``
+        rows: (sample id, object id, ``{path of the attribute: value}``). Objects that no longer
+            exist are passed over
+    """
+    _write(
+        dataset,
+        (
+            (
+                sample_id,
+                {"_id": ObjectId(sample_id), f"{array}._id": ObjectId(object_id)},
+                {path.replace(f"{array}.", f"{array}.$.", 1): v for path, v in row.items()},
+            )
+            for sample_id, object_id, row in rows
+        ),
+    )
+
+
+def _write(
+    dataset: fo.Dataset, rows: Iterable[tuple[str, dict[str, Any], Mapping[str, Any]]]
+) -> None:
+    """Takes (sample id, what to update, ``{path: value}``)."""
     for part in _chunks(rows, _ROWS):
         now = datetime.now(timezone.utc)
         updates = [
             UpdateOne(
-                {"_id": ObjectId(sample_id)},
+                query,
                 {"$set": {**{f: _plain(v) for f, v in row.items()}, "last_modified_at": now}},
             )
-            for sample_id, row in part
+            for _, query, row in part
         ]
         # What set_values() calls, for which there is no public way to several fields at once
-        dataset._bulk_write(updates, ids=[sample_id for sample_id, _ in part], progress=False)
+        dataset._bulk_write(updates, ids=[sample_id for sample_id, *_ in part], progress=False)
 
 
 def classification(label: str, confidence: float) -> dict[str, Any]:
@@ -139,14 +184,33 @@ def delete_fields(dataset: fo.Dataset, fields: Iterable[str]) -> None:
         dataset.delete_sample_fields(existing)
 
 
-def rename_fields(dataset: fo.Dataset, prefix: str, new_prefix: str) -> None:
-    """Renames the result fields of one prefix to another; their indexes move with them."""
+def rename_fields(dataset: fo.Dataset, layout: Layout, new_layout: Layout) -> None:
+    """Renames the result fields of one run to those of another; their indexes move with them."""
+    if layout.objects:
+        _rename_attributes(dataset, layout, new_layout)
+        return
     mapping = {
         old: new
-        for old, new in zip(result_fields(prefix), result_fields(new_prefix), strict=True)
+        for old, new in zip(result_fields(layout), result_fields(new_layout), strict=True)
         if dataset.has_sample_field(old)
     }
     dataset.rename_sample_fields(mapping)
+
+
+def _rename_attributes(dataset: fo.Dataset, layout: Layout, new_layout: Layout) -> None:
+    """Copies and deletes: FiftyOne's renaming damages samples that have no objects."""
+    declare_fields(dataset, new_layout)
+    item, new_item = layout.at(""), new_layout.at("")
+    names = zip(result_fields(item), result_fields(new_item), strict=True)
+    copies = {new: f"$$item.{old}" for old, new in names}
+    copied = {"$mergeObjects": ["$$item", copies]}
+    objects = {"$map": {"input": f"${layout.array}", "as": "item", "in": copied}}
+    lowest = {new_layout.lowest_score: f"${layout.lowest_score}"}
+    dataset._sample_collection.update_many(
+        {layout.array: {"$type": "array"}}, [{"$set": {layout.array: objects, **lowest}}]
+    )
+    create_indexes(dataset, new_layout)
+    delete_fields(dataset, result_fields(layout))
 
 
 def _chunks(items: Iterable[Any], size: int) -> Iterable[list[Any]]:

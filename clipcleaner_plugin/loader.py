@@ -18,14 +18,15 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from .images import ImageReadError, read_image
+from .crops import Media, MediaReader
+from .images import ImageReadError
 
 logger = logging.getLogger(__name__)
 
-# An RGB image → the tensor that travels; read_image gets its attribute ``least_side``, if any
+# An RGB image → the tensor that travels; reading gets its attribute ``least_side``, if any
 Transform = Callable[[Image.Image], torch.Tensor]
-# Position of an image in the caller's list, and its file
-Item = tuple[int, str]
+# Position of an image in the caller's list, and where it is
+Item = tuple[int, Media]
 
 _MAX_WORKERS = 8
 _PREFETCH = 2  # batches that each worker holds ready
@@ -44,15 +45,16 @@ class _Images(Dataset[tuple[int, torch.Tensor | None, str]]):
     # worker holds a copy of a million of them.
     def __init__(self, transform: Transform) -> None:
         self._transform = transform
-        self._least_side: int | None = getattr(transform, "least_side", None)
+        self._read = MediaReader(getattr(transform, "least_side", None))
 
     def __getitem__(self, item: Item) -> tuple[int, torch.Tensor | None, str]:
-        position, path = item
+        position, media = item
         try:
-            return position, self._transform(read_image(path, self._least_side)), ""
+            return position, self._transform(self._read(media)), ""
         except ImageReadError as err:
             return position, None, str(err)
         except Exception as err:
+            path = media if isinstance(media, str) else media.path
             reason = f"{path}: could not be prepared for the model: {type(err).__name__}: {err}"
             return position, None, reason
 
@@ -69,7 +71,7 @@ def decoded_batches(
     The workers end with the generator: close it, or exhaust it.
 
     Args:
-        batches: lists of (position, path)
+        batches: lists of (position, file or part of a file)
         transform: makes a tensor of an RGB image, always of one shape; pickled where workers are
             spawned
         num_workers (0): number of worker processes; 0 = in this process

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .images import ImageReadError, file_stamp
+from .crops import Media, media_stamp
+from .images import ImageReadError
 
 if TYPE_CHECKING:
     from .store import EmbeddingStore
@@ -23,7 +24,7 @@ class Plan:
 
     Attributes:
         todo: positions of the images to compute, in order
-        stamps: position → (size, mtime_ns) of the file, for those
+        stamps: position → two numbers that change with the image, for those
         failures: sample id → why there is nothing to read
         reused: how many are stored already
     """
@@ -41,25 +42,25 @@ class Share:
     Attributes:
         batches: positions of images, to be encoded together
         ids: position → sample id
-        paths: position → image file
-        stamps: position → (size, mtime_ns) of the file
+        media: position → image file, or part of one
+        stamps: position → two numbers that change with it
     """
 
     batches: list[list[int]]
     ids: dict[int, str]
-    paths: dict[int, str]
+    media: dict[int, Media]
     stamps: dict[int, tuple[int, int]]
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
-def make_plan(ids: Sequence[str], filepaths: Sequence[str], store: EmbeddingStore) -> Plan:
-    """Compares N image files with what the store has of them."""
+def make_plan(ids: Sequence[str], media: Sequence[Media], store: EmbeddingStore) -> Plan:
+    """Compares N images with what the store has of them."""
     # Stamps are taken before the files are read: one that changes in between is computed again
     plan = Plan()
     stored = store.stamps()
-    for position, (id_, stamp) in enumerate(zip(ids, _stamps(filepaths), strict=True)):
+    for position, (id_, stamp) in enumerate(zip(ids, _stamps(media), strict=True)):
         if isinstance(stamp, str):
             plan.failures[id_] = stamp
         elif stored.get(id_) == stamp:
@@ -71,24 +72,24 @@ def make_plan(ids: Sequence[str], filepaths: Sequence[str], store: EmbeddingStor
 
 
 def deal(
-    plan: Plan, ids: Sequence[str], filepaths: Sequence[str], batch_size: int, players: int = 1
+    plan: Plan, ids: Sequence[str], media: Sequence[Media], batch_size: int, players: int = 1
 ) -> list[Share]:
     """Deals the batches of a plan out to processes, one after the other.
 
     However many there are, the batches are the same, and so are the bits of the vectors.
     """
     batches = cut_batches(plan.todo, batch_size)
-    return [_share(plan, ids, filepaths, batches[player::players]) for player in range(players)]
+    return [_share(plan, ids, media, batches[player::players]) for player in range(players)]
 
 
 def _share(
-    plan: Plan, ids: Sequence[str], filepaths: Sequence[str], batches: list[list[int]]
+    plan: Plan, ids: Sequence[str], media: Sequence[Media], batches: list[list[int]]
 ) -> Share:
     mine = [position for batch in batches for position in batch]
     return Share(
         batches,
         {p: ids[p] for p in mine},
-        {p: filepaths[p] for p in mine},
+        {p: media[p] for p in mine},
         {p: plan.stamps[p] for p in mine},
     )
 
@@ -114,20 +115,20 @@ def cut_batches(positions: Iterable[int], batch_size: int) -> list[list[int]]:
     return batches
 
 
-def _stamps(paths: Sequence[str]) -> Iterator[tuple[int, int] | str]:
-    """The stamps of files in order, or why there is none."""
-    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+def _stamps(media: Sequence[Media]) -> Iterator[tuple[int, int] | str]:
+    """The stamps of images in order, or why there is none."""
+    chunks = [media[start : start + _CHUNK] for start in range(0, len(media), _CHUNK)]
     with ThreadPoolExecutor(_THREADS, "clipcleaner-stamps") as pool:
         for stamps in pool.map(_stamps_of, chunks):
             yield from stamps
 
 
-def _stamps_of(paths: Sequence[str]) -> list[tuple[int, int] | str]:
-    return [_stamp(path) for path in paths]
+def _stamps_of(media: Sequence[Media]) -> list[tuple[int, int] | str]:
+    return [_stamp(one) for one in media]
 
 
-def _stamp(path: str) -> tuple[int, int] | str:
+def _stamp(media: Media) -> tuple[int, int] | str:
     try:
-        return file_stamp(path)
+        return media_stamp(media)
     except ImageReadError as err:
         return str(err)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from .crops import Media
 from .embed import (
     EmbeddingReport,
     Outcome,
@@ -117,7 +118,7 @@ class _Task:
 def lead(
     ranks: Ranks,
     ids: Sequence[str],
-    filepaths: Sequence[str],
+    media: Sequence[Media],
     source: ModelSource,
     store: EmbeddingStore,
     *,
@@ -130,8 +131,8 @@ def lead(
 
     The vectors are the same whatever the number of ranks. ``progress`` shows this rank's share.
     """
-    check_request(ids, filepaths, batch_size, num_workers)
-    plan = make_plan(ids, filepaths, store)
+    check_request(ids, media, batch_size, num_workers)
+    plan = make_plan(ids, media, store)
     raise_first(plan.failures, skip_failures)
     size = batch_size or 1
     if plan.todo:
@@ -142,7 +143,7 @@ def lead(
             "Computing %d of %d embeddings with %d processes",
             len(plan.todo), len(ids), ranks.size,
         )  # fmt: skip
-    shares = deal(plan, ids, filepaths, size, ranks.size)
+    shares = deal(plan, ids, media, size, ranks.size)
     root, model_arguments = str(store.folder.parents[1]), source.arguments
     tasks = [
         _Task(

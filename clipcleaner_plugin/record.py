@@ -38,6 +38,7 @@ def make_record(
         scores.visual_label,
         len(targets.classes),
     )
+    objects = targets.ids != targets.sample_ids
     no_vector = np.isnan(image_features).any(axis=1)
     reasons: Counter[str] = Counter()
     for i in np.flatnonzero(scores.verdict == "unscorable"):
@@ -45,7 +46,7 @@ def make_record(
         if sample_id in targets.unusable:
             reasons[targets.unusable[sample_id]] += 1
         elif sample_id in failures:
-            reasons["unreadable image"] += 1
+            reasons["unreadable image or box" if objects else "unreadable image"] += 1
         else:
             reasons["no embedding" if no_vector[i] else "nothing to compare with"] += 1
     return {

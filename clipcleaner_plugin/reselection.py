@@ -5,14 +5,16 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import fiftyone as fo
 import numpy as np
 
-from .decisions import TRUSTED, review_field
-from .fields import EVIDENCES, VERDICTS
+from .decisions import TRUSTED
+from .fields import EVIDENCES, VERDICTS, write_object_rows, write_rows
 from .memory import Last, content_state
 from .rules import Mixtures, loss_mixtures, select_with, verdicts
 
 if TYPE_CHECKING:
+    from .layout import Layout
     from .results import CLIPCleanerResults
 
 # A preview of more samples than this looks at about as many, drawn at random
@@ -38,7 +40,7 @@ class Thetas(NamedTuple):
 
 
 class StoredEvidence:
-    """What a run knows of its samples, or of a random part of them.
+    """What a run knows of its samples or objects, or of a random part of them.
 
     Args:
         rows: of the database, as :func:`read_evidence` asks for them
@@ -51,7 +53,7 @@ class StoredEvidence:
         self, rows: list[dict[str, Any]], classes: list[str], seed: int, total: int
     ) -> None:
         index: dict[Any, int] = {name: k for k, name in enumerate(classes)}
-        self.ids = [row["_id"] for row in rows]
+        self._ids = [(str(row["sample"]), str(row["_id"])) for row in rows]
         self.verdict = np.array([row["verdict"] for row in rows], dtype="<U10")
         self.total = total
         self._labels = np.array([index.get(row.get("given"), -1) for row in rows], dtype=int)
@@ -64,8 +66,8 @@ class StoredEvidence:
 
     @property
     def is_whole(self) -> bool:
-        """Whether these are all samples of the run."""
-        return len(self.ids) >= self.total
+        """Whether these are all labels of the run."""
+        return len(self._ids) >= self.total
 
     def verdicts(self, thetas: Thetas) -> np.ndarray:
         """Returns the verdicts under these thresholds, (n,) of str; the fields stay as they are."""
@@ -80,6 +82,16 @@ class StoredEvidence:
         found = verdicts(self._labels, self._suggested, self._score, selected, thetas.theta_score)
         found[self._vouched_for] = "clean"  # by a reviewer, whatever the evidence
         return found
+
+    def write(
+        self, dataset: fo.Dataset, layout: Layout, verdict: np.ndarray, changed: np.ndarray
+    ) -> None:
+        """Writes those of the (n,) verdicts that are listed."""
+        rows = ((*self._ids[i], {layout.result("verdict"): str(verdict[i])}) for i in changed)
+        if layout.objects:
+            write_object_rows(dataset, layout.array, rows)
+        else:
+            write_rows(dataset, ((sample_id, row) for sample_id, _, row in rows))
 
     def counts(self, thetas: Thetas) -> dict[str, int]:
         """Counts the samples of the run by verdict under these thresholds; about, for a part."""
@@ -100,18 +112,20 @@ def read_evidence(results: CLIPCleanerResults, limit: int | None = None) -> Stor
         limit (None): about as many samples are read, drawn at random and the same each time;
             None = all
     """
-    field, collection = results.field, results.dataset._sample_collection
+    layout, collection = results.layout, results.dataset._sample_collection
     total = sum(results.counts().values())
-    match: dict[str, Any] = {field("verdict"): {"$in": list(VERDICTS)}}
+    match: dict[str, Any] = {layout.result("verdict"): {"$in": list(VERDICTS)}}
     if limit is not None and total > limit:
         match["$expr"] = {"$lt": [_EVEN, limit / total]}
-    wanted = {name: f"${field(name)}" for name in ("verdict", "score", *EVIDENCES)}
-    labels = {
-        "given": f"${results.config.label_field}.label",
-        "suggested": f"${field('suggestion')}.label",
-        "review": f"${review_field(str(results.config.label_field))}",
+    wanted = {name: f"${layout.result(name)}" for name in ("verdict", "score", *EVIDENCES)}
+    wanted |= {
+        "_id": f"${layout.id}",
+        "sample": "$_id",
+        "given": f"${layout.given}",
+        "suggested": f"${layout.suggested}",
+        "review": f"${layout.review}",
     }
-    pipeline = [{"$match": match}, {"$project": {**wanted, **labels}}]
+    pipeline = [*layout.unwind, {"$match": match}, {"$project": wanted}]
     rows = list(collection.aggregate(pipeline, batchSize=_BATCH, allowDiskUse=True))
     classes, seed = results.record["classes"], results.config.seed
     return StoredEvidence(rows, classes, seed, total if "$expr" in match else len(rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
@@ -12,13 +13,14 @@ import numpy as np
 
 from .brain import CLIPCleaner, CLIPCleanerConfig
 from .class_report import ClassReport
-from .fields import VERDICTS, field_name, write_values
+from .fields import VERDICTS
+from .layout import Layout, layout_of
 from .locks import run_lock
 from .reselection import Thetas, read_evidence
 from .review_methods import ReviewMethods
 from .rules import NoiseRate
 from .statistics import RunStatistics, run_statistics
-from .targets import check_label_field
+from .targets import check_label_field, read_items
 from .views import OPEN_SET, run_view
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ class Summary:
         open_set: images that seem to belong to none of the classes
         language_weight: share of the words in the fused opinion, in [0, 1]
         warnings: what to know before trusting the result
+        unit: what has a label: "sample" or "object"
     """
 
     counts: dict[str, int]
@@ -46,10 +49,11 @@ class Summary:
     open_set: int
     language_weight: float
     warnings: list[str]
+    unit: str = "sample"
 
     def __str__(self) -> str:
         total = sum(self.counts.values())
-        lines = [f"{total} samples"]
+        lines = [f"{total} {self.unit}s"]
         lines += [
             f"  {verdict:<10} {n:>9}  {n / max(total, 1):6.1%}"
             for verdict, n in self.counts.items()
@@ -105,13 +109,18 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
         self.record = other.record
 
     @property
+    def layout(self) -> Layout:
+        """Where the labels and what the run says of them stand."""
+        return layout_of(self.config)
+
+    @property
     def dataset(self) -> fo.Dataset:
         """The dataset that the run belongs to."""
         return self.samples._root_dataset
 
     def field(self, name: str) -> str:
         """Returns the dataset field of one result, for example of ``"score"``."""
-        return field_name(self.config.prefix, name)
+        return self.layout.result(name)
 
     def view(
         self,
@@ -123,7 +132,8 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
     ) -> fo.DatasetView:
         """Returns samples of the run, most suspicious first; every argument narrows the choice.
 
-        Mislabeled and uncertain samples that a reviewer has decided about are left out.
+        Of a run on objects, it is a view of their patches. Mislabeled and uncertain ones that a
+        reviewer has decided about are left out.
 
         Args:
             kind (None): a verdict; "disagreement" of words and looks; "near_threshold" of the
@@ -196,6 +206,7 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
             self.open_set_count(),
             self.record["language_weight"],
             self.record["warnings"],
+            self.layout.unit,
         )
 
     def noise_rates(self) -> dict[str, NoiseRate]:
@@ -210,35 +221,42 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
         """Compares the verdicts with labels that are known to be right.
 
         Args:
-            trusted_field: a Classification field; samples without a trusted label are left out
+            trusted_field: a Classification field; of a run on objects, their attribute that holds
+                the right label. What has no trusted label is left out
 
         Returns:
             a dict: ``found``, ``missed`` and ``falsely_flagged`` counts of "mislabeled" against
             the truth, ``precision``, ``recall``, ``f1``, ``auroc`` of the score (NaN where all or
             no label is wrong), ``suggestions_right`` (share of found errors whose suggestion is
-            the trusted label), ``noise_rate`` (the true one) and ``samples``
+            the trusted label), ``noise_rate`` (the true one) and ``samples`` (or objects)
 
         Raises:
             ValueError: if the field does not fit, or no sample of the run has a trusted label
         """
         from sklearn.metrics import roc_auc_score
 
-        check_label_field(self.dataset, trusted_field)
-        given, trusted, suggested, verdict, score = map(
-            np.array,
-            self.view().values(
-                [
-                    f"{self.config.label_field}.label",
-                    f"{trusted_field}.label",
-                    f"{self.field('suggestion')}.label",
-                    self.field("verdict"),
-                    self.field("score"),
-                ]
-            ),
+        layout = self.layout
+        if not layout.objects:
+            check_label_field(self.dataset, trusted_field)
+            trusted_path = f"{trusted_field}.label"
+        elif self.dataset.has_sample_field(layout.root + trusted_field):
+            trusted_path = layout.root + trusted_field
+        else:
+            raise ValueError(
+                f"the objects of {layout.label_field!r} have no attribute {trusted_field!r}"
+            )
+        verdict_path, score_path = layout.result("verdict"), layout.result("score")
+        paths = [layout.given, trusted_path, layout.suggested, verdict_path, score_path]
+        columns = read_items(self.dataset, layout, paths).columns
+        of_run = [value is not None for value in columns[3]]
+        given, trusted, suggested, verdict, score = (
+            np.array(list(compress(column, of_run)), dtype=object) for column in columns
         )
         known = (trusted != None) & (given != None)  # noqa: E711  elementwise
         if not known.any():
-            raise ValueError(f"no sample of run {self.key!r} has a label in {trusted_field!r}")
+            raise ValueError(
+                f"no {layout.unit} of run {self.key!r} has a label in {trusted_field!r}"
+            )
         wrong, flagged = (given != trusted)[known], (verdict == "mislabeled")[known]
         found = int((wrong & flagged).sum())
         scores = score[known].astype(float)
@@ -303,8 +321,7 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
             evidence = read_evidence(self)
             verdict = evidence.verdicts(thetas)
             changed = np.flatnonzero(verdict != evidence.verdict)
-            verdicts = {evidence.ids[i]: str(verdict[i]) for i in changed}
-            write_values(self.dataset, self.field("verdict"), verdicts)
+            evidence.write(self.dataset, self.layout, verdict, changed)
             config.theta_gmm, config.theta_cons, config.theta_score = thetas
             if thetas != former:
                 config.former_thetas = former._asdict()

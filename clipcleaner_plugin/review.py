@@ -11,31 +11,17 @@ from __future__ import annotations
 
 import getpass
 import logging
+from dataclasses import replace
 from datetime import datetime, timezone
-from typing import Any
 
-import fiftyone as fo
-from bson import ObjectId
 from fiftyone.core.collections import SampleCollection
-from fiftyone.core.sample import Sample
 
-from .decisions import declare_review, log_field
-from .review_decision import check_samples, make_decision
-from .review_log import (
-    ACCEPT,
-    CONFIRM,
-    DROP,
-    ReviewReport,
-    find_action,
-    undo_labels,
-    undo_state,
-    undo_update,
-)
+from .decisions import declare_review
+from .review_decision import check_reviewable, check_samples, make_decision
+from .review_log import ACCEPT, CONFIRM, DROP, ReviewReport, Undo, find_action
+from .review_update import carry_out, preview
 
 logger = logging.getLogger(__name__)
-
-# Ids of a command; MongoDB refuses commands over 16 MB, and an id takes about 20 bytes
-_CHUNK = 50_000
 
 
 def accept_suggestions(
@@ -52,6 +38,9 @@ def accept_suggestions(
     The new label keeps the tags and other attributes of the old one, its confidence and logits
     aside. Samples that have the suggested label already are left as they are; those that have the
     ``label`` that you chose are confirmed.
+
+    Of a run on objects, it is about the objects that the view shows. A view of patches goes on
+    showing them as they were, until its ``reload()``: so FiftyOne has it.
 
     Args:
         samples: a dataset or view; ``dataset.select(ids)`` for single samples
@@ -136,8 +125,7 @@ def preview_review(
     Raises:
         ValueError: if there is no such run, or an option does not fit
     """
-    decision = make_decision(samples, kind, key, label, min_confidence, overwrite)
-    return _preview(samples, kind, decision.left_because(), decision.labels())
+    return preview(samples, make_decision(samples, kind, key, label, min_confidence, overwrite))
 
 
 def undo_review(
@@ -163,13 +151,12 @@ def undo_review(
     """
     check_samples(samples)
     found = find_action(samples, action)
-    state = undo_state(found)
-    scope = {f"{log_field(found.label_field)}.action": ObjectId(found.id)}
-    preview = _preview(samples, "undo_review", state, undo_labels(found), scope)
-    possible = {**scope, "$expr": {"$eq": [state, None]}}
-    n = _update(samples, possible, undo_update(found, _now(), who or os_user()))
-    logger.info("Undone on %d samples: %s", n, found)
-    return ReviewReport("undo_review", found.id, n, preview.changes, preview.left)
+    step = Undo(found, found.layout)
+    check_reviewable(samples, step.layout)
+    report = preview(samples, step)
+    n = carry_out(samples, step, _now(), who or os_user())
+    logger.info("Undone on %d %ss: %s", n, found.unit, found)
+    return replace(report, action=found.id, count=n)
 
 
 def preview_undo(samples: SampleCollection, action: str | None = None) -> ReviewReport:
@@ -179,8 +166,7 @@ def preview_undo(samples: SampleCollection, action: str | None = None) -> Review
         ValueError: if there is no such action
     """
     found = find_action(samples, action)
-    scope = {f"{log_field(found.label_field)}.action": ObjectId(found.id)}
-    return _preview(samples, "undo_review", undo_state(found), undo_labels(found), scope)
+    return preview(samples, Undo(found, found.layout))
 
 
 def _act(
@@ -193,55 +179,14 @@ def _act(
     who: str | None,
 ) -> ReviewReport:
     decision = make_decision(samples, kind, key, label, min_confidence, overwrite)
-    preview = _preview(samples, kind, decision.left_because(), decision.labels())
-    if not preview.count:
-        return preview
-    declare_review(samples._root_dataset, decision.label_field)
-    action = ObjectId()
-    possible = {"$expr": {"$eq": [decision.left_because(), None]}}
-    n = _update(samples, possible, decision.update(action, _now(), who or os_user()))
-    logger.info("%s on %d samples of run %s: action %s", kind, n, key, action)
-    return ReviewReport(kind, str(action) if n else None, n, preview.changes, preview.left)
-
-
-def _preview(
-    samples: SampleCollection,
-    kind: str,
-    why_left: dict[str, Any],
-    labels: tuple[Any, Any],
-    scope: dict[str, Any] | None = None,
-) -> ReviewReport:
-    """Counts samples by the reason why they are left, and the others by old and new label."""
-    old, new = ({"$cond": [{"$eq": [why_left, None]}, label, None]} for label in labels)
-    pipeline = [
-        {"$match": scope or {}},
-        {"$group": {"_id": {"left": why_left, "old": old, "new": new}, "n": {"$sum": 1}}},
-    ]
-    changes, left = [], {}
-    for group in samples._aggregate(post_pipeline=pipeline):
-        found, n = group["_id"], group["n"]
-        if found["left"] is None:
-            changes.append((found["old"], found["new"], n))
-        else:
-            left[found["left"]] = n
-    changes.sort(key=lambda change: (-change[2], str(change[0]), str(change[1])))
-    return ReviewReport(kind, None, sum(n for *_, n in changes), tuple(changes), left)
-
-
-def _update(
-    samples: SampleCollection, possible: dict[str, Any], update: list[dict[str, Any]]
-) -> int:
-    """Applies an update in the database to those of the samples where it is possible."""
-    dataset: fo.Dataset = samples._root_dataset
-    found, n = samples.match(possible).values("id"), 0
-    for start in range(0, len(found), _CHUNK):
-        ids = found[start : start + _CHUNK]
-        # Asked again: another reviewer may have been quicker
-        query = {"_id": {"$in": [ObjectId(i) for i in ids]}, **possible}
-        n += dataset._sample_collection.update_many(query, update).modified_count
-        # Whoever holds a sample in this process must see its new label, and not save the old one
-        Sample._reload_docs(dataset._sample_collection_name, sample_ids=ids)
-    return n
+    report = preview(samples, decision)
+    if not report.count:
+        return report
+    declare_review(samples._root_dataset, decision.layout)
+    n = carry_out(samples, decision, _now(), who or os_user())
+    unit, action = report.unit, str(decision.action)
+    logger.info("%s on %d %ss of run %s: action %s", kind, n, unit, key, action)
+    return replace(report, action=action if n else None, count=n)
 
 
 def _now() -> datetime:

@@ -8,7 +8,7 @@ was killed: what was not reached is as it was, what was reached is recorded and 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,7 +16,8 @@ import fiftyone as fo
 from bson import ObjectId
 from fiftyone.core.collections import SampleCollection
 
-from .decisions import RELABELED, log_field, review_field, reviewed_fields
+from .decisions import RELABELED, reviewed_fields
+from .layout import Layout, field_layout
 
 ACCEPT, CONFIRM, DROP = "accept_suggestions", "confirm_labels", "drop"
 KINDS = (ACCEPT, CONFIRM, DROP)
@@ -36,9 +37,10 @@ class ReviewReport:
     Attributes:
         kind: "accept_suggestions", "confirm_labels", "drop" or "undo_review"
         action: the id of the action, for ``undo_review``; None in a preview, or if nothing was done
-        count: number of samples decided (or restored)
+        count: number of samples (or objects) decided or restored
         changes: (label before, label after, samples), most frequent first
         left: samples left as they are, by reason
+        unit: "sample" or "object"
     """
 
     kind: str
@@ -46,10 +48,11 @@ class ReviewReport:
     count: int
     changes: tuple[tuple[str | None, str | None, int], ...]
     left: dict[str, int]
+    unit: str = "sample"
 
     def __str__(self) -> str:
         would, done = _DONE[self.kind]
-        lines = [f"{samples_text(self.count)} {done if self.action else would}"]
+        lines = [f"{samples_text(self.count, self.unit)} {done if self.action else would}"]
         if self.kind in (ACCEPT, "undo_review"):
             shown = self.changes[:_SHOWN_PAIRS]
             lines += [f"  {old or 'no label'} -> {new or 'no label'}: {n}" for old, new, n in shown]
@@ -70,8 +73,9 @@ class ReviewAction:
         by: who
         key: the run, under the name that it had
         label_field: the field reviewed
-        count: number of samples decided
+        count: number of samples (or objects) decided
         undone: of these, those where the action has been undone
+        unit: "sample" or "object"
     """
 
     id: str
@@ -82,17 +86,24 @@ class ReviewAction:
     label_field: str
     count: int
     undone: int
+    unit: str = "sample"
+
+    @property
+    def layout(self) -> Layout:
+        """Where the labels and their reviews stand."""
+        return Layout(self.label_field, self.unit == "object")
 
     def __str__(self) -> str:
-        text = f"{self.at:%Y-%m-%d %H:%M} UTC, {self.by}: {self.kind}, {samples_text(self.count)}"
+        number = samples_text(self.count, self.unit)
+        text = f"{self.at:%Y-%m-%d %H:%M} UTC, {self.by}: {self.kind}, {number}"
         if self.undone == self.count:
             return text + ", undone"
         return text + (f", undone on {self.undone}" if self.undone else "")
 
 
-def samples_text(n: int) -> str:
+def samples_text(n: int, unit: str = "sample") -> str:
     """Returns "1 sample" or "1,200 samples"."""
-    return "1 sample" if n == 1 else f"{n:,} samples"
+    return f"1 {unit}" if n == 1 else f"{n:,} {unit}s"
 
 
 def review_history(samples: SampleCollection, limit: int | None = None) -> list[ReviewAction]:
@@ -110,11 +121,12 @@ def review_history(samples: SampleCollection, limit: int | None = None) -> list[
 def _actions(
     dataset: fo.Dataset, label_field: str, action: ObjectId | None = None
 ) -> Iterable[ReviewAction]:
-    log = f"${log_field(label_field)}"
+    layout = field_layout(dataset, label_field)
     wanted = {"$exists": True} if action is None else action
     pipeline: list[dict[str, Any]] = [
-        {"$match": {f"{log_field(label_field)}.action": wanted}},
-        {"$project": {"entry": log}},
+        {"$match": {f"{layout.log}.action": wanted}},
+        *layout.unwind,
+        {"$project": {"entry": f"${layout.log}"}},
         {"$unwind": "$entry"},
         *([] if action is None else [{"$match": {"entry.action": action}}]),
         {
@@ -128,7 +140,9 @@ def _actions(
     ]
     for found in dataset._sample_collection.aggregate(pipeline, allowDiskUse=True):
         found["at"] = _utc(found["at"])
-        yield ReviewAction(str(found.pop("_id")), label_field=label_field, **found)
+        yield ReviewAction(
+            str(found.pop("_id")), label_field=label_field, unit=layout.unit, **found
+        )
 
 
 def original_labels(
@@ -138,19 +152,24 @@ def original_labels(
 
     Args:
         samples: a dataset or view
-        label_field: a Classification field
+        label_field: a Classification or Detections field
 
     Returns:
-        ``{sample id: label}`` of the samples whose label a review has replaced, however often, and
-        whether or not it was undone
+        ``{id: label}`` of the samples, or objects, whose label a review has replaced, however often
+        and whether or not it was undone; of objects, name and confidence, which is all that a
+        review replaces
     """
+    from .targets import read_items
+
     if label_field not in reviewed_fields(samples):
         return {}
-    log = log_field(label_field)
-    touched = samples.match({f"{log}.decision": RELABELED})
+    layout = field_layout(samples, label_field)
+    touched = samples.match({f"{layout.log}.decision": RELABELED})
+    items = read_items(touched, layout, [layout.log])
     return {
-        sample_id: entries[0]["from"] and fo.Classification.from_dict(entries[0]["from"])
-        for sample_id, entries in zip(*touched.values(["id", log]), strict=True)
+        i: entries[0]["from"] and fo.Classification.from_dict(entries[0]["from"])
+        for i, entries in zip(items.ids, items.columns[0], strict=True)
+        if any(entry["decision"] == RELABELED for entry in entries or ())
     }
 
 
@@ -176,65 +195,85 @@ def find_action(samples: SampleCollection, action: str | None) -> ReviewAction:
     )
 
 
-def undo_state(action: ReviewAction) -> dict[str, Any]:
-    """Returns the expression "why this action is not undone on a sample"; None = it can be.
+@dataclass(frozen=True)
+class Undo:
+    """Takes an action back: a step as :mod:`clipcleaner_plugin.review_update` carries it out.
 
     An action is undone only where it is the last one in force, and the label is still the one that
     it left: what was decided or edited later is newer knowledge.
+
+    Attributes:
+        action: the action
+        layout: where the labels and their log are seen from
     """
-    latest = _latest(action.label_field)
-    label = {"$ifNull": [f"${action.label_field}.label", None]}
-    edited = {"$and": [{"$eq": ["$$last.decision", RELABELED]}, {"$ne": ["$$last.to", label]}]}
-    branches = [
-        (_is_undone(_entry_of(action)), "where it has been undone before"),
-        ({"$ne": ["$$last.action", ObjectId(action.id)]}, "decided again since"),
-        (edited, "edited since"),
-    ]
-    return {
-        "$let": {
-            "vars": {"last": latest},
-            "in": {
-                "$switch": {
-                    "branches": [{"case": case, "then": why} for case, why in branches],
-                    "default": None,
-                }
-            },
-        }
-    }
 
+    action: ReviewAction
+    layout: Layout
+    kind: str = "undo_review"
 
-def undo_update(action: ReviewAction, at: datetime, by: str) -> list[dict[str, Any]]:
-    """Returns the update that takes an action back on a sample and records that."""
-    log = log_field(action.label_field)
-    undone = {"$mergeObjects": ["$$entry", {"undone": {"at": at, "by": {"$literal": by}}}]}
-    is_it = {"$eq": ["$$entry.action", ObjectId(action.id)]}
-    entries = {
-        "$map": {
-            "input": f"${log}",
-            "as": "entry",
-            "in": {"$cond": [is_it, undone, "$$entry"]},
-        }
-    }
-    entry = _entry_of(action)
-    field = f"${action.label_field}"
-    restored = {"$cond": [{"$eq": ["$$entry.decision", RELABELED]}, "$$entry.from", field]}
-    return [
-        {
-            "$set": {
-                log: entries,
-                review_field(action.label_field): _let(entry, "$$entry.decision_before"),
-                action.label_field: _let(entry, restored),
-                "last_modified_at": at,
+    def at(self, layout: Layout) -> Undo:
+        """The same, with the labels seen from elsewhere."""
+        return replace(self, layout=layout)
+
+    def scope(self) -> dict[str, Any]:
+        """The query for the labels that the action was about."""
+        return {f"{self.layout.log}.action": ObjectId(self.action.id)}
+
+    def done(self, at: datetime) -> dict[str, Any]:
+        """The query for the labels on which it was undone at this time."""
+        entry = {"action": ObjectId(self.action.id), "undone.at": at}
+        return {self.layout.log: {"$elemMatch": entry}}
+
+    def left_because(self) -> dict[str, Any]:
+        """Why the action is not undone on a label; None = it can be."""
+        label = {"$ifNull": [f"${self.layout.given}", None]}
+        edited = {"$and": [{"$eq": ["$$last.decision", RELABELED]}, {"$ne": ["$$last.to", label]}]}
+        branches = [
+            (_is_undone(self._entry), "where it has been undone before"),
+            ({"$ne": ["$$last.action", ObjectId(self.action.id)]}, "decided again since"),
+            (edited, "edited since"),
+        ]
+        cases = [{"case": case, "then": why} for case, why in branches]
+        reason = {"$switch": {"branches": cases, "default": None}}
+        return {"$let": {"vars": {"last": _latest(self.layout)}, "in": reason}}
+
+    def labels(self) -> tuple[Any, Any]:
+        """The label that the action left, and the one that it found."""
+        before = {"$ifNull": ["$$entry.from.label", None]}
+        return _let(self._entry, "$$entry.to"), _let(self._entry, before)
+
+    def values(self, at: datetime, by: str) -> dict[str, Any]:
+        """What takes the action back and records that, as ``{path: expression}``."""
+        layout = self.layout
+        undone = {"$mergeObjects": ["$$entry", {"undone": {"at": at, "by": {"$literal": by}}}]}
+        is_it = {"$eq": ["$$entry.action", ObjectId(self.action.id)]}
+        entries = {
+            "$map": {
+                "input": f"${layout.log}",
+                "as": "entry",
+                "in": {"$cond": [is_it, undone, "$$entry"]},
             }
         }
-    ]
+        values = {layout.log: entries, layout.review: _let(self._entry, "$$entry.decision_before")}
+        if layout.objects:  # of an object, only these were replaced: it may have moved since
+            replaced = {layout.root + name: f".{name}" for name in ("label", "confidence")}
+        else:
+            replaced = {layout.label_field: ""}
+        was_relabeled = {"$eq": ["$$entry.decision", RELABELED]}
+        for path, part in replaced.items():
+            before = {"$cond": [was_relabeled, f"$$entry.from{part}", f"${path}"]}
+            values[path] = _let(self._entry, before)
+        return values
 
+    def removed(self) -> dict[str, Any]:
+        """Nothing: see ``Decision.removed``."""
+        return {}
 
-def undo_labels(action: ReviewAction) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Returns the expressions "label that the action left" and "label that it found"."""
-    entry = _entry_of(action)
-    before = {"$ifNull": ["$$entry.from.label", None]}
-    return _let(entry, "$$entry.to"), _let(entry, before)
+    @property
+    def _entry(self) -> dict[str, Any]:
+        is_it = {"$eq": ["$$this.action", ObjectId(self.action.id)]}
+        found = {"$filter": {"input": f"${self.layout.log}", "as": "this", "cond": is_it}}
+        return {"$arrayElemAt": [found, 0]}
 
 
 def _let(entry: Any, expression: Any) -> dict[str, Any]:
@@ -246,15 +285,9 @@ def _is_undone(entry: Any) -> dict[str, Any]:
     return {"$ne": [{"$ifNull": [path, None]}, None]}
 
 
-def _entry_of(action: ReviewAction) -> dict[str, Any]:
-    is_it = {"$eq": ["$$this.action", ObjectId(action.id)]}
-    found = {"$filter": {"input": f"${log_field(action.label_field)}", "as": "this", "cond": is_it}}
-    return {"$arrayElemAt": [found, 0]}
-
-
-def _latest(label_field: str) -> dict[str, Any]:
+def _latest(layout: Layout) -> dict[str, Any]:
     in_force = {"$not": [_is_undone("$$this")]}
-    found = {"$filter": {"input": f"${log_field(label_field)}", "as": "this", "cond": in_force}}
+    found = {"$filter": {"input": f"${layout.log}", "as": "this", "cond": in_force}}
     return {"$arrayElemAt": [found, -1]}
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 
+from .layout import Layout, select_labels
+
 if TYPE_CHECKING:
     from .review_log import ReviewReport
     from .review_sample import ReviewMeasurement
@@ -20,6 +22,10 @@ class ReviewMethods:
 
     if TYPE_CHECKING:
 
+        @property
+        def layout(self) -> Layout:
+            """Where the labels and what the run says of them stand."""
+
         def mislabeled_view(self) -> fo.DatasetView:
             """Returns the samples that are to be reviewed."""
 
@@ -29,7 +35,8 @@ class ReviewMethods:
         """Replaces labels by the suggested ones, or by one that you choose.
 
         Args:
-            samples (None): a view, or sample ids; None = the mislabeled ones not decided yet
+            samples (None): a view, or ids of samples (or objects); None = the mislabeled ones that
+                are not decided yet
             **options: as in :func:`clipcleaner_plugin.accept_suggestions`
         """
         from .review import accept_suggestions
@@ -43,7 +50,7 @@ class ReviewMethods:
         """Records that labels are right: no later run flags them again.
 
         Args:
-            samples: a view, or sample ids
+            samples: a view, or ids of samples (or objects)
             **options: as in :func:`clipcleaner_plugin.confirm_labels`
         """
         from .review import confirm_labels
@@ -54,7 +61,7 @@ class ReviewMethods:
         """Marks samples for exclusion: later runs and exports leave them out.
 
         Args:
-            samples: a view, or sample ids
+            samples: a view, or ids of samples (or objects)
             **options: as in :func:`clipcleaner_plugin.drop`
         """
         from .review import drop
@@ -76,4 +83,4 @@ class ReviewMethods:
     def _chosen(self, samples: fo.core.collections.SampleCollection | Iterable[str]) -> Any:
         if isinstance(samples, fo.core.collections.SampleCollection):
             return samples
-        return self.dataset.select(list(samples))
+        return select_labels(self.dataset, self.layout, list(samples))

@@ -21,12 +21,14 @@ import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
-from .decisions import DROPPED, is_decided, log_field, review_field, reviewed_fields
+from .decisions import DECISIONS, DROPPED, reviewed_fields
+from .layout import select_labels
 from .review import os_user
 from .review_log import samples_text
 from .rules import NoiseRate
 from .runs import load_results
 from .sampling import draw_strata, precision_threshold, stratified_rate
+from .targets import read_items
 from .views import review_sample_view, save_views
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class ReviewMeasurement:
         scores: (decided,) float, their clean scores
         wrong: (decided,) bool, whether the label was wrong
         weights: (decided,) float, how many labels each stands for
+        unit: what has a label: "sample" or "object"
     """
 
     precision: NoiseRate
@@ -66,6 +69,7 @@ class ReviewMeasurement:
     scores: np.ndarray
     wrong: np.ndarray
     weights: np.ndarray
+    unit: str = "sample"
 
     @property
     def missed_labels(self) -> tuple[float, float, float]:
@@ -95,7 +99,7 @@ class ReviewMeasurement:
 
     def __str__(self) -> str:
         rest = self.drawn - self.decided - self.dropped
-        lines = [f"{self.decided} of {samples_text(self.drawn)} decided"]
+        lines = [f"{self.decided} of {samples_text(self.drawn, self.unit)} decided"]
         lines[0] += f", {self.dropped} dropped" if self.dropped else ""
         lines[0] += f", {rest} to go" if rest else ""
         lines.append(f"precision: {_shares(self.precision)} of {self.flagged} flagged are wrong")
@@ -124,7 +128,7 @@ def start_review(
     Args:
         samples: a dataset, or any view of it: the sample is drawn from all of the run
         key ("clipcleaner"): the run
-        n (200): number of samples to draw, from 2 to 10,000
+        n (200): number of samples (or objects) to draw, from 2 to 10,000
         seed (51): of the draw
         who (None): who draws it, for the record; None = the user of the operating system
 
@@ -196,6 +200,7 @@ def review_report(samples: SampleCollection, key: str = "clipcleaner") -> Review
         scores=np.array([outcome.score for outcome in known], dtype=float),
         wrong=np.array([outcome.wrong for outcome in known], dtype=bool),
         weights=np.array(weights, dtype=float),
+        unit=results.layout.unit,
     )
 
 
@@ -207,9 +212,14 @@ class _Outcome(NamedTuple):
 
 def _population(results: CLIPCleanerResults) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ids, scores and flags of the scored labels that are not decided."""
-    view = results.view().match(~is_decided(results.config.label_field))
-    ids, scores, verdict = view.values(["id", results.field("score"), results.field("verdict")])
-    scored = [i for i, score in enumerate(scores) if score is not None]
+    layout = results.layout
+    paths = [layout.result("score"), layout.result("verdict")]
+    if layout.label_field in reviewed_fields(results.dataset):
+        paths.append(layout.review)
+    items = read_items(results.dataset, layout, paths)
+    ids, scores, verdict = items.ids, *items.columns[:2]
+    decided = items.columns[2] if len(paths) > 2 else [None] * len(ids)
+    scored = [i for i in range(len(ids)) if scores[i] is not None and decided[i] not in DECISIONS]
     scored.sort(key=lambda i: (scores[i], ids[i]))
     return (
         np.array([ids[i] for i in scored]),
@@ -242,18 +252,20 @@ def _draw(
 
 
 def _outcomes(results: CLIPCleanerResults, ids: list[str]) -> dict[str, _Outcome]:
-    """What was decided about these samples, none of which was decided when they were drawn."""
-    dataset, field = results.dataset, results.config.label_field
-    if field not in reviewed_fields(dataset):
+    """What was decided about these labels, none of which was decided when they were drawn."""
+    dataset, layout = results.dataset, results.layout
+    if layout.label_field not in reviewed_fields(dataset):
         return {}
-    view = dataset.select(ids).match(is_decided(field))
-    paths = ["id", results.field("score"), review_field(field), f"{field}.label", log_field(field)]
+    paths = [layout.result("score"), layout.review, layout.given, layout.log]
+    items = read_items(select_labels(dataset, layout, ids), layout, paths)
     outcomes = {}
-    for sample_id, score, decision, label, log in zip(*view.values(paths), strict=True):
+    for i, score, decision, label, log in zip(items.ids, *items.columns, strict=True):
+        if decision not in DECISIONS:
+            continue
         in_force = [entry for entry in log if not entry["undone"]]
         first = in_force[0]["from"] if in_force else None
         wrong = None if decision == DROPPED else (first or {}).get("label") != label
-        outcomes[sample_id] = _Outcome(score, wrong, decision == DROPPED)
+        outcomes[i] = _Outcome(score, wrong, decision == DROPPED)
     return outcomes
 
 

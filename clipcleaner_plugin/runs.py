@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
@@ -9,6 +10,7 @@ from fiftyone.core.collections import SampleCollection
 
 from .brain import check_key_name, embeddings_field_name
 from .fields import result_fields
+from .layout import layout_of
 from .locks import one_writer
 
 if TYPE_CHECKING:
@@ -75,7 +77,8 @@ def rename_run(samples: SampleCollection, key: str, new_key: str) -> None:
     check_key_name(new_key)
     if new_key in dataset.list_brain_runs():
         raise ValueError(f"there is a brain run {new_key!r} already; choose another name")
-    fields = [*result_fields(new_key), embeddings_field_name(new_key)]
+    layout = replace(layout_of(dataset.get_brain_info(key).config), prefix=new_key)
+    fields = [*result_fields(layout), embeddings_field_name(new_key)]
     taken = [field for field in fields if dataset.has_sample_field(field)]
     if taken:
         raise ValueError(f"the name {new_key!r} is taken by fields: {', '.join(taken)}")

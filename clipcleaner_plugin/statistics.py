@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .decisions import DECISIONS, DROPPED, review_field
+from .decisions import DECISIONS, DROPPED
 from .fields import VERDICTS
 from .memory import Last, content_state
 from .rules import NoiseRate, noise_rate_of
@@ -115,7 +115,7 @@ def recent_statistics(results: CLIPCleanerResults, at_once: bool = False) -> Run
 def view_counts(results: CLIPCleanerResults) -> dict[str, int]:
     """Counts the samples that the view of each verdict shows, and the reviewed ones."""
     counts = Counter(results.counts())
-    verdict, review = results.field("verdict"), review_field(str(results.config.label_field))
+    verdict, review = results.layout.result("verdict"), results.layout.review
     decided = {verdict: {"$in": list(VERDICTS)}, review: {"$in": list(DECISIONS)}}
     pair = {"verdict": f"${verdict}", "review": f"${review}"}
     for row in _ask(results, [{"$match": decided}, {"$group": {"_id": pair, "n": {"$sum": 1}}}]):
@@ -128,12 +128,12 @@ def view_counts(results: CLIPCleanerResults) -> dict[str, int]:
 
 def _ask(results: CLIPCleanerResults, pipeline: list[dict[str, Any]]) -> list[dict[str, Any]]:
     collection = results.dataset._sample_collection
-    return list(collection.aggregate(pipeline, allowDiskUse=True))
+    return list(collection.aggregate([*results.layout.unwind, *pipeline], allowDiskUse=True))
 
 
 def _overview(results: CLIPCleanerResults) -> list[dict[str, Any]]:
-    field, config = results.field, results.config
-    review = f"${review_field(config.label_field)}"
+    layout = results.layout
+    field, review = layout.result, f"${layout.review}"
     verdict, score = f"${field('verdict')}", f"${field('score')}"
 
     def first_choice(name: str) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _overview(results: CLIPCleanerResults) -> list[dict[str, Any]]:
     left_out = {"$or": [settled, {"$eq": [review, DROPPED]}]}
     state = {"$cond": [left_out, REVIEWED, verdict]}
     by_score = {"state": "$state", "bin": {"$floor": {"$multiply": [score, BINS]}}}
-    by_class = {"given": f"${config.label_field}.label", "state": "$state"}
+    by_class = {"given": f"${layout.given}", "state": "$state"}
     agreements = {
         "words": first_choice("zeroshot"),
         "worded": judged("zeroshot"),
@@ -161,7 +161,7 @@ def _overview(results: CLIPCleanerResults) -> list[dict[str, Any]]:
     read = [field(name) for name in ("score", "zeroshot_consistency", "visual_consistency")]
     return [
         {"$match": {field("verdict"): {"$in": list(VERDICTS)}}},
-        {"$project": {"state": state, f"{config.label_field}.label": 1, **dict.fromkeys(read, 1)}},
+        {"$project": {"state": state, layout.given: 1, **dict.fromkeys(read, 1)}},
         {
             "$facet": {
                 "scores": [{"$group": {"_id": by_score, **sums}}],
@@ -176,12 +176,9 @@ def _overview(results: CLIPCleanerResults) -> list[dict[str, Any]]:
 
 
 def _confusions(results: CLIPCleanerResults) -> list[tuple[str, str, int]]:
-    field, label_field = results.field, results.config.label_field
-    to_review = {
-        field("verdict"): "mislabeled",
-        review_field(label_field): {"$nin": list(DECISIONS)},
-    }
-    pair = {"given": f"${label_field}.label", "suggested": f"${field('suggestion')}.label"}
+    layout = results.layout
+    to_review = {layout.result("verdict"): "mislabeled", layout.review: {"$nin": list(DECISIONS)}}
+    pair = {"given": f"${layout.given}", "suggested": f"${layout.suggested}"}
     rows = _ask(results, [{"$match": to_review}, {"$group": {"_id": pair, "n": {"$sum": 1}}}])
     found = [(row["_id"].get("given"), row["_id"].get("suggested"), row["n"]) for row in rows]
     pairs = [pair for pair in found if None not in pair]  # labels may be gone since

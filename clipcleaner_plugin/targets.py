@@ -1,16 +1,29 @@
-"""Reading a FiftyOne collection: is it fit for a run, and what are its ids, files and labels."""
+"""Reading a FiftyOne collection: is it fit for a run, and what are its ids, images and labels."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import fiftyone as fo
 import numpy as np
 from fiftyone.core.collections import SampleCollection
 
-from .decisions import DROPPED, TRUSTED, review_field, reviewed_fields
+from .crops import Media, make_crop
+from .decisions import DROPPED, TRUSTED, reviewed_fields
+from .layout import Layout, field_layout, holds_objects
+
+_DEFAULT_FIELD = "ground_truth"
+# What to do with labels that are not examined
+_HINTS: dict[type, str] = {
+    fo.Classifications: "where an image has several labels, none of them must be the best one",
+    fo.Detection: "put each into a Detections field",
+    fo.Polylines: "polyline.to_detection() makes boxes of them, for a Detections field",
+    fo.Keypoints: "put a box around each, in a Detections field",
+    fo.Segmentation: "segmentation.to_detections() makes objects of it, for a Detections field",
+}
 
 
 @dataclass(frozen=True)
@@ -18,14 +31,16 @@ class Targets:
     """The labels to examine, in the collection's order.
 
     Attributes:
-        ids: N sample ids
+        ids: N ids, of samples or of objects
+        sample_ids: N ids of the samples that they are in
         labels: (N,) int64 index into ``classes``; -1 = no usable label
         classes: the K class names
-        unusable: ``{sample id: reason}`` of the samples whose label is -1
+        unusable: ``{id: reason}`` of those whose label is -1
         trusted: (N,) bool, whether a reviewer vouches for the label
     """
 
     ids: list[str]
+    sample_ids: list[str]
     labels: np.ndarray
     classes: list[str]
     unusable: dict[str, str]
@@ -62,44 +77,178 @@ def check_images(samples: SampleCollection) -> None:
 
 def check_label_field(samples: SampleCollection, label_field: str) -> None:
     """Raises ValueError unless ``label_field`` is a Classification field of ``samples``."""
-    field = samples.get_field(label_field)
-    document_type = getattr(field, "document_type", None)
-    if document_type is not None and issubclass(document_type, fo.Classification):
-        return
-    usable = sorted(samples.get_field_schema(embedded_doc_type=fo.Classification))
-    choice = f"Classification fields here: {', '.join(usable) or 'none'}"
-    if field is None:
-        raise ValueError(f"there is no field {label_field!r}; {choice}")
-    found = document_type.__name__ if document_type else type(field).__name__
-    raise ValueError(
-        f"field {label_field!r} is a {found}, but label_field must hold Classification labels; "
-        f"{choice}"
-    )
+    _check_type(samples, label_field, "label_field", (fo.Classification,))
 
 
-def read_targets(
-    samples: SampleCollection, label_field: str, classes: Sequence[str] | None = None
-) -> Targets:
-    """Reads ids and labels, and what reviewers have decided about them.
-
-    Samples that were dropped in a review count as samples without a label.
+def examined_layout(
+    samples: SampleCollection, label_field: str | None, patches_field: str | None, prefix: str
+) -> Layout:
+    """Returns where the labels to examine are.
 
     Args:
         samples: a dataset or view
-        label_field: a Classification field
+        label_field: a Classification or Detections field; None = ``patches_field``, or
+            "ground_truth"
+        patches_field: a Detections field, or None
+        prefix: of the run's results
+
+    Raises:
+        ValueError: if a field does not fit
+    """
+    if patches_field is None:
+        name = label_field or _DEFAULT_FIELD
+        _check_type(samples, name, "label_field", (fo.Classification, fo.Detections))
+    else:
+        name = patches_field
+        if label_field not in (None, patches_field):
+            raise ValueError(
+                f"label_field {label_field!r} and patches_field {patches_field!r} differ: the "
+                "labels of objects stand in the same field; leave label_field out"
+            )
+        _check_type(samples, name, "patches_field", (fo.Detections,))
+    return Layout(name, holds_objects(samples, name), prefix)
+
+
+def _check_type(
+    samples: SampleCollection, name: str, option: str, wanted: tuple[type[fo.Label], ...]
+) -> None:
+    field = samples.get_field(name)
+    document_type = getattr(field, "document_type", None)
+    if document_type is not None and issubclass(document_type, wanted):
+        return
+    usable = sorted(f for kind in wanted for f in samples.get_field_schema(embedded_doc_type=kind))
+    kinds = " or ".join(kind.__name__ for kind in wanted)
+    choice = f"{kinds} fields here: {', '.join(usable) or 'none'}"
+    if field is None:
+        raise ValueError(f"there is no field {name!r}; {choice}")
+    found = document_type.__name__ if document_type else type(field).__name__
+    hint = next((f" ({text})" for kind, text in _HINTS.items() if document_type is kind), "")
+    raise ValueError(
+        f"field {name!r} is a {found}, but {option} must hold {kinds} labels{hint}; {choice}"
+    )
+
+
+@dataclass(frozen=True)
+class Items:
+    """What has a label, in the order of a collection: samples, or their objects.
+
+    Attributes:
+        ids: N ids
+        sample_ids: N ids of the samples that they are in
+        columns: for each path asked for, N values
+    """
+
+    ids: list[str]
+    sample_ids: list[str]
+    columns: list[list[Any]]
+
+
+def read_items(samples: SampleCollection, layout: Layout, paths: Sequence[str] = ()) -> Items:
+    """Reads ids and values of samples, or of the objects that a view shows of them.
+
+    Args:
+        samples: a dataset or a view of samples
+        layout: where the labels are
+        paths: of values; those of objects begin with ``layout.root``, others are of the sample
+    """
+    if not layout.objects:
+        ids, *columns = samples.values(["id", *paths])
+        return Items(ids, ids, columns)
+    sample_ids, nested, *columns = samples.values(["id", f"{layout.root}id", *paths])
+    counts = [len(ids or ()) for ids in nested]
+
+    def of_objects(path: str, column: list[Any]) -> list[Any]:
+        if path.startswith(layout.root):
+            return [value for values in column for value in values or ()]
+        return [value for value, n in zip(column, counts, strict=True) for _ in range(n)]
+
+    return Items(
+        [i for ids in nested for i in ids or ()],
+        of_objects("id", sample_ids),
+        [of_objects(path, column) for path, column in zip(paths, columns, strict=True)],
+    )
+
+
+def read_media(
+    samples: SampleCollection, layout: Layout, alpha: float | None = None
+) -> tuple[list[str], list[Media]]:
+    """Returns what is to be embedded: ids and image files, or ids of objects and their crops.
+
+    Args:
+        samples: a dataset or a view of samples
+        layout: where the labels are
+        alpha (None): as in :func:`clipcleaner_plugin.crops.make_crop`
+
+    Raises:
+        ValueError: if objects share an id
+    """
+    if not layout.objects:
+        items = read_items(samples, layout, ["filepath"])
+        return items.ids, list(items.columns[0])
+    items = read_items(samples, layout, ["filepath", f"{layout.root}bounding_box"])
+    _check_distinct(items, layout)
+    paths, boxes = items.columns
+    crops: list[Media] = [make_crop(p, b, alpha) for p, b in zip(paths, boxes, strict=True)]
+    return items.ids, crops
+
+
+def _check_distinct(items: Items, layout: Layout) -> None:
+    if len(set(items.ids)) == len(items.ids):
+        return
+    twice = next(i for i, n in Counter(items.ids).items() if n > 1)
+    raise ValueError(
+        f"several objects of field {layout.label_field!r} have the id {twice}, as copies do: make "
+        "each a Detection of its own"
+    )
+
+
+def check_alpha(alpha: float | None, objects: bool) -> None:
+    """Raises ValueError unless ``alpha`` can change the size of boxes, and there are boxes."""
+    if alpha is None:
+        return
+    if not objects:
+        raise ValueError("alpha is about the boxes of objects: it goes with a Detections field")
+    if not isinstance(alpha, (int, float)) or not -1 < alpha < float("inf"):
+        raise ValueError(f"alpha must be a number above -1, found {alpha!r}")
+
+
+def patches_layout(samples: SampleCollection, patches_field: str | None) -> Layout:
+    """Returns where the objects to embed are; None = the images of samples.
+
+    Raises:
+        ValueError: if it is no Detections field
+    """
+    if patches_field is None:
+        return Layout("")
+    _check_type(samples, patches_field, "patches_field", (fo.Detections,))
+    return field_layout(samples, patches_field)
+
+
+def read_targets(
+    samples: SampleCollection, layout: Layout, classes: Sequence[str] | None = None
+) -> Targets:
+    """Reads ids and labels, and what reviewers have decided about them.
+
+    What was dropped in a review counts as if it had no label.
+
+    Args:
+        samples: a dataset or view
+        layout: where the labels are
         classes (None): the class list; None = the labels in use, sorted
 
     Raises:
-        ValueError: if ``classes`` is empty or names a class twice, or no sample has a label
+        ValueError: if ``classes`` is empty or names a class twice, nothing has a label, or objects
+            share an id
     """
-    fields, reviewed = ["id", f"{label_field}.label"], label_field in reviewed_fields(samples)
-    columns = samples.values([*fields, review_field(label_field)] if reviewed else fields)
-    ids, names = columns[:2]
-    decision = np.array(columns[2] if reviewed else [None] * len(ids), dtype=object)
+    reviewed = layout.label_field in reviewed_fields(samples)
+    items = read_items(samples, layout, [layout.given, *([layout.review] * reviewed)])
+    _check_distinct(items, layout)
+    ids, names = items.ids, items.columns[0]
+    decision = np.array(items.columns[1] if reviewed else [None] * len(ids), dtype=object)
     if classes is None:
         classes = sorted({name for name in names if name})
         if not classes:
-            raise ValueError(f"no sample has a label in field {label_field!r}")
+            raise ValueError(f"no {layout.unit} has a label in field {layout.label_field!r}")
     else:
         classes = _checked_classes(classes)
     index = {name: k for k, name in enumerate(classes)}
@@ -111,7 +260,8 @@ def read_targets(
     dropped = np.flatnonzero(decision == DROPPED)
     unusable |= {ids[i]: "dropped in a review" for i in dropped}
     labels[dropped] = -1
-    return Targets(ids, labels, list(classes), unusable, np.isin(decision, TRUSTED))
+    trusted = np.isin(decision, TRUSTED)
+    return Targets(ids, items.sample_ids, labels, list(classes), unusable, trusted)
 
 
 def _checked_classes(classes: Sequence[str]) -> list[str]:

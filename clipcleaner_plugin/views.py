@@ -14,8 +14,9 @@ import fiftyone as fo
 import numpy as np
 from fiftyone import ViewField as F
 
-from .decisions import DECISIONS, DROPPED, is_decided, review_field
-from .fields import VERDICTS, field_name
+from .decisions import DECISIONS, DROPPED, is_decided
+from .fields import VERDICTS
+from .layout import Layout, layout_of, select_labels
 
 if TYPE_CHECKING:
     from .brain import CLIPCleanerConfig
@@ -64,12 +65,12 @@ KINDS = {
 
 def kinds_of(dataset: fo.Dataset, config: CLIPCleanerConfig) -> dict[str, Kind]:
     """Returns the kinds of view that a run has the evidence for."""
-    kinds = dict(KINDS)
+    kinds, layout = dict(KINDS), layout_of(config)
     if config.text_source == "none":
         del kinds[DISAGREEMENT]
-    if not dataset.has_sample_field(field_name(config.prefix, OPEN_SET)):
+    if not dataset.has_sample_field(layout.result(OPEN_SET)):
         del kinds[OPEN_SET]
-    if not dataset.has_sample_field(review_field(str(config.label_field))):
+    if not dataset.has_sample_field(layout.review):
         del kinds[REVIEWED]
     return kinds
 
@@ -84,8 +85,9 @@ def run_view(
 ) -> fo.DatasetView:
     """Returns samples of a run, most suspicious first; every argument narrows the choice.
 
-    Mislabeled and uncertain samples that a reviewer has decided about are left out, and clean and
-    unscorable ones that were dropped.
+    Of a run on objects, it is a view of their patches. Mislabeled and uncertain ones that a
+    reviewer has decided about are left out, and clean and unscorable ones that
+    were dropped.
 
     Args:
         dataset: the dataset
@@ -98,51 +100,69 @@ def run_view(
     Raises:
         ValueError: if the kind is unknown, or the run has no evidence for it
     """
-    conditions, order = _conditions(dataset, config, kind)
+    layout = layout_of(config)
+    chosen = _chosen(dataset, config, kind, given, suggested, scores)
+    if layout.objects:
+        chosen = chosen.to_patches(layout.label_field)
+    return chosen.sort_by(_rule(dataset, config, layout.in_patches, kind)[1])
+
+
+def _chosen(
+    dataset: fo.Dataset,
+    config: CLIPCleanerConfig,
+    kind: str | None,
+    given: str | None = None,
+    suggested: str | None = None,
+    scores: tuple[float, float] | None = None,
+) -> fo.DatasetView:
+    """The samples in no order; of a run on objects, with those objects alone that are meant."""
+    layout = layout_of(config).at("")
+    conditions, _ = _rule(dataset, config, layout, kind)
     if given is not None:
-        conditions.append(F(f"{config.label_field}.label") == given)
+        conditions.append(F(layout.given) == given)
     if suggested is not None:
-        conditions.append(F(f"{field_name(config.prefix, 'suggestion')}.label") == suggested)
+        conditions.append(F(layout.suggested) == suggested)
     if scores is not None:
-        score, (low, high) = F(field_name(config.prefix, "score")), scores
+        score, (low, high) = F(layout.result("score")), scores
         conditions += [score >= low, score <= high if high >= 1 else score < high]
-    return dataset.match(reduce(and_, conditions)).sort_by(order)
+    if layout.objects:
+        return dataset.filter_labels(layout.label_field, reduce(and_, conditions))
+    return dataset.match(reduce(and_, conditions))
 
 
-def _conditions(
-    dataset: fo.Dataset, config: CLIPCleanerConfig, kind: str | None
+def _rule(
+    dataset: fo.Dataset, config: CLIPCleanerConfig, layout: Layout, kind: str | None
 ) -> tuple[list[Any], Any]:
     """Conditions that all hold, and what to sort by, ascending."""
-    verdict = F(field_name(config.prefix, "verdict"))
-    score_field = field_name(config.prefix, "score")
+    verdict = F(layout.result("verdict"))
+    score_field = layout.result("score")
     if kind is None:
         return [verdict.is_in(list(VERDICTS))], score_field
     if kind in VERDICTS:
         left_out = DECISIONS if kind in TO_REVIEW else (DROPPED,)
-        return [verdict == kind, ~is_decided(str(config.label_field), left_out)], score_field
+        return [verdict == kind, ~is_decided(layout, left_out)], score_field
     offered = kinds_of(dataset, config)
     if kind not in offered:
         raise ValueError(f"this run has no view {kind!r}; choose one of {', '.join(offered)}")
     if kind == REVIEWED:
-        scored = verdict.is_in(list(VERDICTS))
-        return [scored, is_decided(str(config.label_field))], score_field
+        return [verdict.is_in(list(VERDICTS)), is_decided(layout)], score_field
     if kind == OPEN_SET:
-        return [F(field_name(config.prefix, OPEN_SET)) == True], score_field  # noqa: E712
+        return [F(layout.result(OPEN_SET)) == True], score_field  # noqa: E712
     if kind == LEAST_CERTAIN:
-        confidence = f"{field_name(config.prefix, 'suggestion')}.confidence"
+        confidence = layout.confidence
         return [F(confidence) >= 0, F(confidence) < _LITTLE], confidence
     if kind == NEAR_THRESHOLD:
         score, theta = F(score_field), config.theta_score
         return [score >= theta - _NEAR, score <= theta + _NEAR], (score - theta).abs()
-    return _disagreement(config)
+    return _disagreement(layout, config.theta_cons)
 
 
-def _disagreement(config: CLIPCleanerConfig) -> tuple[list[Any], Any]:
-    words = F(field_name(config.prefix, "zeroshot_consistency"))
-    looks = F(field_name(config.prefix, "visual_consistency"))
+def _disagreement(layout: Layout, theta_cons: float) -> tuple[list[Any], Any]:
+    words = F(layout.result("zeroshot_consistency"))
+    looks = F(layout.result("visual_consistency"))
     # None is less than any number: what one opinion has not judged is no disagreement
-    first = (words >= 1) & (looks >= 0) & (looks < config.theta_cons)
-    second = (looks >= 1) & (words >= 0) & (words < config.theta_cons)
+    first = (words >= 1) & (looks >= 0) & (looks < theta_cons)
+    second = (looks >= 1) & (words >= 0) & (words < theta_cons)
     return [first | second], (words - looks).abs() * -1
 
 
@@ -156,22 +176,43 @@ def saved_view_names(prefix: str) -> list[str]:
 
 
 def save_views(dataset: fo.Dataset, config: CLIPCleanerConfig) -> None:
-    """Saves one view per verdict and one of the review sample, replacing older ones."""
+    """Saves one view per verdict and one of the review sample, replacing older ones.
+
+    Of a run on objects they show the samples with these objects: FiftyOne keeps a saved view of
+    patches as it was, while these follow every change.
+    """
+    order = layout_of(config).lowest_score
     for kind in _SAVED:
-        view, text = run_view(dataset, config, kind), KINDS[kind].description
+        view, text = _chosen(dataset, config, kind).sort_by(order), KINDS[kind].description
         dataset.save_view(f"{config.prefix}: {kind}", view, description=text, overwrite=True)
     if config.review_sample:
-        view, text = review_sample_view(dataset, config), "Drawn at random, to measure the run"
+        view, text = _review_sample(dataset, config), "Drawn at random, to measure the run"
         name = f"{config.prefix}: {_REVIEW_SAMPLE}"
         dataset.save_view(name, view, description=text, overwrite=True)
 
 
 def review_sample_view(dataset: fo.Dataset, config: CLIPCleanerConfig) -> fo.DatasetView:
-    """Returns the samples that ``start_review`` drew, in random order; they are few."""
+    """Returns what ``start_review`` drew, in random order; it is little."""
+    layout = layout_of(config)
+    view = _review_sample(dataset, config)
+    if not layout.objects:
+        return view
+    return view.to_patches(layout.label_field).select(_drawn(config), ordered=True)
+
+
+def _review_sample(dataset: fo.Dataset, config: CLIPCleanerConfig) -> fo.DatasetView:
+    """The samples that were drawn, in random order, or those of which objects were drawn."""
+    layout = layout_of(config)
+    if layout.objects:
+        return select_labels(dataset, layout, _drawn(config))
+    return dataset.select(_drawn(config), ordered=True)
+
+
+def _drawn(config: CLIPCleanerConfig) -> list[str]:
     assert config.review_sample is not None
     ids = [i for stratum in config.review_sample["strata"] for i in stratum["ids"]]
     order = np.random.default_rng(config.review_sample["seed"]).permutation(len(ids))
-    return dataset.select([ids[i] for i in order], ordered=True)
+    return [ids[i] for i in order]
 
 
 def delete_views(dataset: fo.Dataset, prefix: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,10 @@ from .fields import (
     classification,
     create_indexes,
     declare_fields,
-    field_name,
+    write_object_rows,
     write_rows,
 )
+from .layout import Layout, layout_of
 from .reasons import reasons
 from .targets import Targets
 from .views import TO_REVIEW, save_views
@@ -36,24 +38,28 @@ def write_results(
     Args:
         dataset: the dataset; fields of these names that it has are written over
         config: the run
-        targets: its N samples
+        targets: its N samples or objects
         scores: what was found
     """
     logger.info("Writing fields")
-    prefix = config.prefix
-    declare_fields(dataset, prefix)
-    write_rows(dataset, _rows(prefix, targets, scores))
-    create_indexes(dataset, prefix)
+    layout = layout_of(config)
+    declare_fields(dataset, layout)
+    rows = _rows(layout, targets, scores)
+    if layout.objects:
+        items = zip(targets.sample_ids, targets.ids, rows, strict=True)
+        write_object_rows(dataset, layout.array, items)
+        write_rows(dataset, _lowest_scores(layout, targets, scores))
+    else:
+        write_rows(dataset, zip(targets.ids, rows, strict=True))
+    create_indexes(dataset, layout)
     save_views(dataset, config)
 
 
-def _rows(
-    prefix: str, targets: Targets, scores: LabelScores
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    floats = {field_name(prefix, name): scores.evidence[name] for name in EVIDENCES}
-    floats[field_name(prefix, "score")] = scores.clean_score
-    verdict, suggestion = field_name(prefix, "verdict"), field_name(prefix, "suggestion")
-    reason, open_set = field_name(prefix, "reason"), field_name(prefix, "open_set")
+def _rows(layout: Layout, targets: Targets, scores: LabelScores) -> Iterator[dict[str, Any]]:
+    floats = {layout.result(name): scores.evidence[name] for name in EVIDENCES}
+    floats[layout.result("score")] = scores.clean_score
+    verdict, suggestion = layout.result("verdict"), layout.result("suggestion")
+    reason, open_set = layout.result("reason"), layout.result("open_set")
     why = reasons(
         np.isin(scores.verdict, TO_REVIEW),
         targets.labels,
@@ -64,15 +70,28 @@ def _rows(
         scores.visual_confidence,
         scores.given_confidence,
     )
-    for i, sample_id in enumerate(targets.ids):
+    for i in range(len(targets.ids)):
         # A missing value stays None: NaN sorts below everything and breaks MongoDB's bounds
         row: dict[str, Any] = {f: float(v[i]) for f, v in floats.items() if not np.isnan(v[i])}
         row[verdict] = str(scores.verdict[i])
         k = scores.suggested_label[i]
         if k >= 0:
-            confidence = float(scores.suggested_confidence[i])
-            row[suggestion] = classification(targets.classes[k], confidence)
+            label, confidence = targets.classes[k], float(scores.suggested_confidence[i])
+            if layout.objects:
+                row |= {suggestion: label, layout.confidence: confidence}
+            else:
+                row[suggestion] = classification(label, confidence)
             row[open_set] = bool(scores.open_set[i])
         if why[i] is not None:
             row[reason] = why[i]
-        yield sample_id, row
+        yield row
+
+
+def _lowest_scores(
+    layout: Layout, targets: Targets, scores: LabelScores
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    lowest: dict[str, float] = {}
+    for sample_id, score in zip(targets.sample_ids, scores.clean_score.tolist(), strict=True):
+        if score < lowest.get(sample_id, math.inf):  # NaN is not
+            lowest[sample_id] = score
+    yield from ((sample_id, {layout.lowest_score: score}) for sample_id, score in lowest.items())

@@ -9,11 +9,14 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
+from clipcleaner_plugin.layout import holds_objects
+
 from .class_notes import add_class_notes
 from .cost import input_cost
 from .forms import (
     input_label_field,
     input_model,
+    input_padding,
     input_target,
     invalidate,
     is_run,
@@ -56,16 +59,18 @@ class ApplyCLIPCleaner(foo.Operator):
         samples = input_target(ctx, inputs)
         label_field = input_label_field(ctx, inputs, samples) if samples is not None else None
         if samples is not None and label_field is not None:
+            if holds_objects(samples, label_field):
+                input_padding(inputs)
             add_class_notes(inputs, samples, label_field, ctx.params)
             input_model(ctx, inputs)
             _input_key(ctx, inputs)
             input_advanced(ctx, inputs, samples)
-            input_cost(ctx, inputs, samples)
+            input_cost(ctx, inputs, samples, label_field)
         return types.Property(inputs, view=types.View(label="Apply CLIPCleaner"))
 
     def resolve_run_name(self, ctx: foo.executor.ExecutionContext) -> str:
         options = library_options(ctx)
-        label_field = options.get("label_field", "ground_truth")
+        label_field = options.get("label_field") or options.get("patches_field", "ground_truth")
         return f"CLIPCleaner on {label_field} with {options['model']}"
 
     def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any] | Iterator[Any]:
@@ -94,7 +99,7 @@ class ApplyCLIPCleaner(foo.Operator):
     def __call__(
         self,
         sample_collection: SampleCollection,
-        label_field: str = "ground_truth",
+        label_field: str | None = None,
         key: str = DEFAULT_KEY,
         *,
         delegate: bool = False,
@@ -105,7 +110,7 @@ class ApplyCLIPCleaner(foo.Operator):
 
         Args:
             sample_collection: a dataset or view
-            label_field ("ground_truth"): a Classification field
+            label_field (None): a Classification or Detections field; None = "ground_truth"
             key ("clipcleaner"): the name of the run
             delegate (False): whether to queue the operation instead
             delegation_target (None): the orchestrator to queue it on

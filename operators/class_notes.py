@@ -9,6 +9,7 @@ import fiftyone as fo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
+from clipcleaner_plugin.layout import field_layout
 from clipcleaner_plugin.memory import Last, content_state
 
 from .options import COMPUTE, in_force
@@ -34,4 +35,4 @@ def _label_counts(samples: SampleCollection, label_field: str) -> dict[str | Non
     """Counts the labels; a form is made anew at every change, so the counts stay in memory."""
     stages = str(samples._serialize()) if isinstance(samples, fo.DatasetView) else ""
     state = content_state(samples._root_dataset), stages, label_field
-    return _last.get(state, lambda: samples.count_values(f"{label_field}.label"))
+    return _last.get(state, lambda: samples.count_values(field_layout(samples, label_field).given))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
 from .cost import input_cost
-from .forms import input_loading, input_model, input_target
+from .forms import dropdown, input_loading, input_model, input_padding, input_target
 from .options import delegate_call, library_options
 from .running import Report, guarded, run_delegated, stream
 
@@ -35,14 +36,16 @@ class ComputeEmbeddings(foo.Operator):
         inputs = types.Object()
         samples = input_target(ctx, inputs)
         if samples is not None:
+            patches_field = _input_objects(ctx, inputs, samples)
             input_model(ctx, inputs)
-            inputs.str(
-                "embeddings_field",
-                label="Embeddings field",
-                description="Optional vector field to fill, beside the store on disk that runs use",
-            )
+            if patches_field is None:
+                inputs.str(
+                    "embeddings_field",
+                    label="Embeddings field",
+                    description="Optional vector field to fill, beside the store on disk",
+                )
             input_loading(inputs)
-            input_cost(ctx, inputs, samples)
+            input_cost(ctx, inputs, samples, patches_field)
         return types.Property(inputs, view=types.View(label="Compute CLIP embeddings"))
 
     def resolve_run_name(self, ctx: foo.executor.ExecutionContext) -> str:
@@ -93,14 +96,39 @@ class ComputeEmbeddings(foo.Operator):
         return function(sample_collection, **options)
 
 
+def _input_objects(
+    ctx: foo.executor.ExecutionContext, inputs: types.Object, samples: SampleCollection
+) -> str | None:
+    """Adds the choice between whole images and the objects of a field, where there is one."""
+    fields = sorted(samples.get_field_schema(embedded_doc_type=fo.Detections))
+    if not fields:
+        return None
+    inputs.enum(
+        "patches_field",
+        fields,
+        label="Objects of (none: whole images)",
+        description="Embeds the part of the image within the box of each object",
+        view=dropdown(fields),
+    )
+    chosen = ctx.params.get("patches_field")
+    if chosen in fields:
+        input_padding(inputs)
+        return str(chosen)
+    return None
+
+
 def _compute(ctx: foo.executor.ExecutionContext, report: Report) -> dict[str, Any]:
     from clipcleaner_plugin.embeddings import compute_embeddings
 
+    options = library_options(ctx)
+    # Of an object, only the store has the vectors; the input is gone then, its value is not
+    shown = "patches_field" not in options
+    embeddings_field = ctx.params.get("embeddings_field") if shown else None
     done = compute_embeddings(
         ctx.target_view(),
-        embeddings_field=ctx.params.get("embeddings_field") or None,
+        embeddings_field=embeddings_field or None,
         progress=report,
-        **library_options(ctx),
+        **options,
     )
     return {
         "computed": int(done.computed),

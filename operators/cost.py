@@ -9,7 +9,9 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
+from clipcleaner_plugin.layout import Layout, field_layout
 from clipcleaner_plugin.model_names import TINY_CLIP
+from clipcleaner_plugin.review_log import samples_text
 
 from .forms import block
 from .options import COMPUTE, in_force, library_options, needs_tag
@@ -20,18 +22,22 @@ _COUNTED_VECTORS = 100_000
 
 
 def input_cost(
-    ctx: foo.executor.ExecutionContext, inputs: types.Object, samples: SampleCollection
+    ctx: foo.executor.ExecutionContext,
+    inputs: types.Object,
+    samples: SampleCollection,
+    field: str | None,
 ) -> None:
-    """Adds a line with the number of samples, of missing embeddings, and the device.
+    """Adds a line with the number of samples or objects, of missing embeddings, and the device.
 
     Blocks the form where there is no such model. A server's first form waits a few seconds for the
     model library; the run would wait for it anyway.
     """
-    n = samples.count()
-    facts = ["1 sample" if n == 1 else f"{n:,} samples"]
+    layout = field_layout(samples, field or "")
+    n = samples.count(layout.array) if layout.objects else samples.count()
+    facts = [samples_text(n, layout.unit)]
     if in_force(ctx.params).get("embeddings", COMPUTE) == COMPUTE:
         try:
-            facts += _work(samples, n, library_options(ctx))
+            facts += _work(samples, layout, n, library_options(ctx))
         except ValueError as error:
             block(inputs, "This model cannot be used", str(error))
             return
@@ -42,7 +48,7 @@ def input_cost(
     inputs.view("cost", notice)
 
 
-def _work(samples: SampleCollection, n: int, options: dict[str, Any]) -> list[str]:
+def _work(samples: SampleCollection, layout: Layout, n: int, options: dict[str, Any]) -> list[str]:
     """What there is to compute, where, and how long it takes, as far as that can be said."""
     device = _device(options)
     if not _names_itself(options):
@@ -54,7 +60,7 @@ def _work(samples: SampleCollection, n: int, options: dict[str, Any]) -> list[st
         options["model"], options["pretrained"], preprocess=options.get("preprocess")
     )
     facts = [f"on {device}"]
-    missing, exact = _missing(samples, n, identity)
+    missing, exact = _missing(samples, layout, n, identity)
     if missing is None:
         return facts
     facts.insert(0, f"{'' if exact else 'about '}{missing:,} embeddings to compute")
@@ -79,9 +85,12 @@ def _names_itself(options: dict[str, Any]) -> bool:
     return model == TINY_CLIP or (needs_tag(model) and os.sep not in (weights or ""))
 
 
-def _missing(samples: SampleCollection, n: int, identity: str) -> tuple[int | None, bool]:
+def _missing(
+    samples: SampleCollection, layout: Layout, n: int, identity: str
+) -> tuple[int | None, bool]:
     """How many embeddings are missing, None if that takes too long; and whether it is exact."""
     from clipcleaner_plugin.embeddings import dataset_store
+    from clipcleaner_plugin.targets import read_items
 
     dataset = samples._root_dataset
     store = dataset_store(dataset, identity)
@@ -90,8 +99,8 @@ def _missing(samples: SampleCollection, n: int, identity: str) -> tuple[int | No
         return n, True
     if n <= _COUNTED_SAMPLES and rows <= _COUNTED_VECTORS:
         stored = store.listed_ids()
-        return sum(i not in stored for i in samples.values("id")), True
-    if n == dataset.count():
+        return sum(i not in stored for i in read_items(samples, layout).ids), True
+    if not layout.objects and n == dataset.count():
         return max(n - rows, 0), False
     return None, False
 

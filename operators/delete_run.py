@@ -50,10 +50,11 @@ class DeleteRun(foo.Operator):
 def _input_warning(ctx: foo.executor.ExecutionContext, inputs: types.Object, key: str) -> None:
     from clipcleaner_plugin.brain import vector_fields_of
     from clipcleaner_plugin.fields import result_fields
+    from clipcleaner_plugin.layout import layout_of
     from clipcleaner_plugin.views import saved_view_names
 
     config = ctx.dataset.get_brain_info(key).config
-    written = [*result_fields(key), *vector_fields_of(ctx.dataset, key, config)]
+    written = [*result_fields(layout_of(config)), *vector_fields_of(ctx.dataset, key, config)]
     fields = [field for field in written if ctx.dataset.has_sample_field(field)]
     views = [name for name in saved_view_names(key) if ctx.dataset.has_saved_view(name)]
     goes = [f"the {len(fields)} fields {', '.join(fields)}"] if fields else []

@@ -18,7 +18,7 @@ from .export_form import (
     input_trusted,
     queued,
 )
-from .forms import input_run, input_target, invalidate
+from .forms import input_run, input_target, invalidate, refuse_objects
 from .options import delegate_call
 from .running import Report, guarded, run_delegated, stream
 
@@ -44,7 +44,8 @@ class ExportCleaned(foo.Operator):
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
         inputs = types.Object()
         key = input_run(ctx, inputs)
-        if key is not None and input_target(ctx, inputs) is not None:
+        usable = key is not None and not refuse_objects(ctx, inputs, key)
+        if key is not None and usable and input_target(ctx, inputs) is not None:
             form = _input_format(ctx, inputs)
             if form == "dataset":
                 _input_dataset_name(ctx, inputs)

@@ -81,7 +81,7 @@ def input_media(inputs: types.Object, default: str, choices: tuple[str, ...]) ->
 def input_trusted(ctx: foo.executor.ExecutionContext, inputs: types.Object, key: str) -> None:
     """Adds the field with labels that are known to be right, where another field is there."""
     examined = ctx.dataset.get_brain_info(key).config.label_field
-    fields = [field for field in label_fields(ctx.dataset) if field != examined]
+    fields = [field for field in label_fields(ctx.dataset, objects=False) if field != examined]
     if fields:
         inputs.enum(
             "trusted_field",

@@ -64,7 +64,7 @@ def has_dataset(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> boo
 def input_label_field(
     ctx: foo.executor.ExecutionContext, inputs: types.Object, samples: SampleCollection
 ) -> str | None:
-    """Adds the choice of a Classification field; blocks the form where there is none.
+    """Adds the choice of the labels to examine; blocks the form where there are none.
 
     Returns:
         the chosen field, None where there is none
@@ -73,8 +73,8 @@ def input_label_field(
     if not fields:
         block(
             inputs,
-            "This dataset has no classification labels",
-            "CLIPCleaner examines the labels of a Classification field; add one first",
+            "This dataset has no classification labels and no boxes",
+            "CLIPCleaner examines a Classification or a Detections field; add one first",
         )
         return None
     default = "ground_truth" if "ground_truth" in fields else fields[0]
@@ -91,13 +91,42 @@ def input_label_field(
     return chosen if chosen in fields else None
 
 
-def label_fields(samples: SampleCollection) -> list[str]:
-    """Returns the Classification fields of the samples, those aside that runs have written."""
+def input_padding(inputs: types.Object) -> None:
+    """Adds how much of the image around an object belongs to it."""
+    inputs.float(
+        "alpha",
+        default=0.0,
+        min=-0.9,
+        label="Padding",
+        description="How much each box grows before it is cut out: 0.2 = by 20 % a side's length",
+    )
+
+
+def refuse_objects(ctx: foo.executor.ExecutionContext, inputs: types.Object, key: str) -> bool:
+    """Blocks a form that has no use for a run on objects, and returns whether it is one."""
+    if ctx.dataset.get_brain_info(key).config.patches_field is None:
+        return False
+    text = "Exports and training take whole images; FiftyOne exports a view of patches as crops"
+    block(inputs, "This run is about objects", text)
+    return True
+
+
+def label_fields(samples: SampleCollection, objects: bool = True) -> list[str]:
+    """Returns the fields whose labels can be examined, those aside that runs have written.
+
+    Args:
+        samples: a dataset or view
+        objects (True): whether fields of objects are among them
+    """
     from clipcleaner_plugin.fields import result_fields
+    from clipcleaner_plugin.layout import layout_of
     from clipcleaner_plugin.runs import list_runs
 
-    written = {f for key in list_runs(samples._root_dataset) for f in result_fields(key)}
-    fields = samples.get_field_schema(embedded_doc_type=fo.Classification)
+    dataset = samples._root_dataset
+    configs = [dataset.get_brain_info(key).config for key in list_runs(dataset)]
+    written = {field for config in configs for field in result_fields(layout_of(config))}
+    kinds = [fo.Classification, *([fo.Detections] if objects else [])]
+    fields = samples.get_field_schema(embedded_doc_type=kinds)
     return sorted(set(fields) - written)
 
 

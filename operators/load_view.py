@@ -80,13 +80,14 @@ def _input_choice(ctx: foo.executor.ExecutionContext, inputs: types.Object, key:
         label = f"{kind.label} ({counts[name]:,})" if name in counts else kind.label
         view.add_choice(name, label=label, description=kind.description)
     total = sum(results.counts().values())
-    view.add_choice(ALL, label=f"All ({total:,})", description="Every sample of the run")
+    unit = results.layout.unit
+    view.add_choice(ALL, label=f"All ({total:,})", description=f"Every {unit} of the run")
     inputs.enum(
         "kind",
         view.values(),
         default="mislabeled",
         required=True,
-        label="Samples to show",
+        label=f"{unit.capitalize()}s to show",
         view=view,
     )
     for name, label in (("given", "Given label"), ("suggested", "Suggested label")):

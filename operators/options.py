@@ -12,6 +12,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 from fiftyone.core.collections import SampleCollection
 
+from clipcleaner_plugin.layout import holds_objects
 from clipcleaner_plugin.model_names import TINY_CLIP
 
 DEFAULT_MODEL = "ViT-B-32"
@@ -22,10 +23,11 @@ _WHOLE_MODELS = ("hf-hub:", "local-dir:")
 # The choice of "embeddings" that is neither a field nor a brain key; no field can have this name
 COMPUTE = "<compute>"
 
-_BASIC = ("label_field", "key", "model", "pretrained")
+_BASIC = ("label_field", "patches_field", "alpha", "key", "model", "pretrained")
 _PASSED_ON = (
     "label_field", "key", "classes", "class_prompts", "text_features", "theta_gmm", "theta_cons",
     "temperature", "folds", "seed", "preprocess", "batch_size", "device", "skip_failures",
+    "patches_field", "alpha",
 )  # fmt: skip
 
 
@@ -54,6 +56,9 @@ def library_options(ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
     """
     params = in_force(ctx.params)
     options = {name: params[name] for name in _PASSED_ON if params.get(name) not in (None, "")}
+    chosen = options.get("patches_field") or options.get("label_field") or ""
+    if not holds_objects(ctx.dataset, chosen):
+        options.pop("alpha", None)  # of another field, chosen before
     options["model"] = model = params.get("model") or DEFAULT_MODEL
     options["pretrained"] = (params.get("pretrained") or DEFAULT_TAG) if needs_tag(model) else None
     # The App's server has threads and must not fork; a worker may

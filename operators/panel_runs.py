@@ -97,8 +97,8 @@ def _problem(ctx: foo.executor.ExecutionContext, key: str) -> str:
 
 
 _NO_LABELS = """
-**This dataset has no classification labels.** CLIPCleaner examines the labels of a
-`Classification` field: one label an image. Add one first.
+**This dataset has no classification labels and no boxes.** CLIPCleaner examines the labels of a
+`Classification` field, one label an image, or of the boxes of a `Detections` field. Add one first.
 """
 _NO_RUN = """
 **No run yet.** CLIPCleaner asks one frozen CLIP about every label twice: does the *name* of the

@@ -8,6 +8,8 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
+from clipcleaner_plugin.review_log import samples_text
+
 from .forms import block, invalidate, run_form, suggestions
 from .review_form import (
     as_json,
@@ -52,11 +54,10 @@ class _Decide(foo.Operator):
         return run_form(ctx, self.label, self.submit, self._input_decision)
 
     def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
-        target = review_target(ctx)
+        target = review_target(ctx, ctx.params["key"])
         options = {**self._options(ctx, target.chosen), "overwrite": target.chosen}
         report = self(target.samples, ctx.params["key"], who=reviewer(ctx), **options)
-        count = "1 sample" if report.count == 1 else f"{report.count:,} samples"
-        show_done(ctx, report, f"{count} {self.done}")
+        show_done(ctx, report, f"{samples_text(report.count, report.unit)} {self.done}")
         return as_json(report)
 
     def __call__(
@@ -81,12 +82,11 @@ class _Decide(foo.Operator):
     ) -> None:
         from clipcleaner_plugin.review import preview_review
 
-        if ctx.view._is_generated:
-            block(
-                inputs, "Objects cannot be reviewed", "Leave the view of patches, clips or frames"
-            )
+        try:
+            target = review_target(ctx, key)
+        except ValueError as error:
+            block(inputs, "This view cannot be reviewed", str(error))
             return
-        target = review_target(ctx)
         show_target(inputs, target)
         label = self._input_options(ctx, inputs, key, target.chosen)
         options = {**self._options(ctx, target.chosen), "overwrite": target.chosen}

@@ -8,26 +8,31 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
+from clipcleaner_plugin.review_log import samples_text
+
 from .forms import block
 
 if TYPE_CHECKING:
+    from clipcleaner_plugin.layout import Layout
     from clipcleaner_plugin.review_log import ReviewReport
 
 _SHOWN_PAIRS = 12
 
 
 class Target(NamedTuple):
-    """The samples that a review action is about.
+    """The samples, or objects, that a review action is about.
 
     Attributes:
         samples: as a view
         chosen: whether the user picked them one by one; then decisions may be replaced
         words: what they are, for a sentence
+        nothing: what the user has not done, where they are not chosen
     """
 
     samples: SampleCollection
     chosen: bool
     words: str
+    nothing: str = "Nothing is selected"
 
 
 def review_button(
@@ -41,17 +46,52 @@ def review_button(
     return types.Placement(place, types.Button(label=label, icon=icon, prompt=True))
 
 
-def review_target(ctx: foo.executor.ExecutionContext) -> Target:
-    """Returns the sample that is open, else the selected ones, else the current view."""
+def review_target(ctx: foo.executor.ExecutionContext, key: str) -> Target:
+    """Returns what is open, else what is selected, else the current view.
+
+    Args:
+        ctx: the execution context
+        key: the run; where it is about objects, these are meant
+
+    Raises:
+        ValueError: if the current view does not show what the run is about
+    """
+    from clipcleaner_plugin.layout import layout_of
+    from clipcleaner_plugin.review_decision import check_reviewable
+
+    layout = layout_of(ctx.dataset.get_brain_info(key).config)
+    check_reviewable(ctx.view, layout)
+    in_patches, unit = ctx.view._is_generated, layout.unit
+    if layout.objects and not in_patches:
+        return _objects_in_samples(ctx, layout)
+    base = ctx.view if in_patches else ctx.dataset
     if ctx.current_sample:
-        return Target(ctx.dataset.select(ctx.current_sample), True, "the sample that is open")
+        return Target(base.select(ctx.current_sample), True, f"the {unit} that is open")
     if ctx.selected:
-        n = len(ctx.selected)
-        words = "1 selected sample" if n == 1 else f"{n:,} selected samples"
-        return Target(ctx.dataset.select(ctx.selected), True, words)
-    n = ctx.view.count()
-    words = "no sample" if n == 0 else "1 sample" if n == 1 else f"all {n:,} samples"
-    return Target(ctx.view, False, f"{words} of the current view")
+        words = samples_text(len(ctx.selected), f"selected {unit}")
+        return Target(base.select(ctx.selected), True, words)
+    return Target(ctx.view, False, f"{_all(ctx.view.count(), unit)} of the current view")
+
+
+def _objects_in_samples(ctx: foo.executor.ExecutionContext, layout: Layout) -> Target:
+    """The selected objects; else those that are shown of the samples open, selected or in view."""
+    field = layout.label_field
+    chosen = [label["label_id"] for label in ctx.selected_labels if label["field"] == field]
+    if chosen:
+        objects = ctx.dataset.select_labels(ids=chosen, fields=field)
+        return Target(objects, True, samples_text(len(chosen), "selected object"))
+    samples, where = ctx.view, "the current view"
+    if ctx.current_sample:
+        samples, where = ctx.view.select(ctx.current_sample), "the sample that is open"
+    elif ctx.selected:
+        samples = ctx.view.select(ctx.selected)
+        where = samples_text(len(ctx.selected), "selected sample")
+    words = f"{_all(samples.count(layout.array), 'object')} of {where}"
+    return Target(samples, False, words, "No single object is selected")
+
+
+def _all(n: int, unit: str) -> str:
+    return f"no {unit}" if n == 0 else f"1 {unit}" if n == 1 else f"all {n:,} {unit}s"
 
 
 def show_target(inputs: types.Object, target: Target) -> None:
@@ -60,8 +100,8 @@ def show_target(inputs: types.Object, target: Target) -> None:
         inputs.md(f"This is about **{target.words}**.", name="target")
         return
     warning = types.Warning(
-        label=f"Nothing is selected: this is about {target.words}",
-        description="Select samples in the grid to decide about those alone",
+        label=f"{target.nothing}: this is about {target.words}",
+        description="Select samples or objects to decide about those alone",
     )
     inputs.view("target", warning)
 
@@ -70,26 +110,28 @@ def show_preview(inputs: types.Object, report: ReviewReport, would: str) -> None
     """Shows what would come of an action; blocks the form where it is nothing."""
     left = [f"{n:,} {reason}" for reason, n in report.left.items()]
     if not report.count:
-        block(inputs, "There is nothing to do here", "; ".join(left) or "There are no samples")
+        block(
+            inputs, "There is nothing to do here", "; ".join(left) or f"There are no {report.unit}s"
+        )
         return
     inputs.md(preview_text(report, would), name="preview")
 
 
 def preview_text(report: ReviewReport, would: str) -> str:
     """Writes a report as Markdown: the count, pairs of labels, what is left."""
-    count = "1 sample" if report.count == 1 else f"{report.count:,} samples"
-    parts = [f"**{count}** {would}:"]
+    unit = report.unit
+    parts = [f"**{samples_text(report.count, unit)}** {would}:"]
     shown = report.changes[:_SHOWN_PAIRS]
     if all(old == new for old, new, _ in shown):
-        table = ["| Label | Samples |", "|---|---|"]
+        table = [f"| Label | {unit.capitalize()}s |", "|---|---|"]
         table += [f"| {_name(old)} | {n:,} |" for old, _, n in shown]
     else:
-        table = ["| Label now | New label | Samples |", "|---|---|---|"]
+        table = [f"| Label now | New label | {unit.capitalize()}s |", "|---|---|---|"]
         table += [f"| {_name(old)} | {_name(new)} | {n:,} |" for old, new, n in shown]
     parts.append("\n".join(table))
     more = report.changes[_SHOWN_PAIRS:]
     if more:
-        parts.append(f"and {sum(n for *_, n in more):,} samples in {len(more):,} other pairs")
+        parts.append(f"and {sum(n for *_, n in more):,} {unit}s in {len(more):,} other pairs")
     left = [f"{n:,} {reason}" for reason, n in report.left.items()]
     if left:
         parts.append(f"Left as they are: {'; '.join(left)}.")
@@ -100,6 +142,11 @@ def show_done(ctx: foo.executor.ExecutionContext, report: ReviewReport, text: st
     """Makes the App show what has changed, and says it."""
     # The first decision on a label field adds a field, which the sidebar knows only after this
     ctx.ops.reload_dataset()
+    if report.unit == "object":
+        if ctx.view._is_generated:
+            ctx.view.reload()  # FiftyOne keeps patches as they were
+        ctx.ops.reload_samples()
+        ctx.ops.clear_selected_labels()
     ctx.ops.clear_selected_samples()
     ctx.ops.notify(text, variant="success" if report.count else "warning")
 

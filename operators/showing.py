@@ -49,19 +49,25 @@ def show_samples(
 
 def explaining_fields(ctx: foo.executor.ExecutionContext, key: str) -> list[str]:
     """Returns the given label, the suggested one, score and reason: what one compares."""
-    from clipcleaner_plugin.fields import field_name
+    from clipcleaner_plugin.layout import layout_of
 
-    label_field = ctx.dataset.get_brain_info(key).config.label_field
-    fields = [label_field, *(field_name(key, name) for name in ("suggestion", "score", "reason"))]
+    layout = layout_of(ctx.dataset.get_brain_info(key).config)
+    if layout.objects:
+        return [layout.label_field]  # the others are attributes of these
+    names = ("suggestion", "score", "reason")
+    fields = [layout.label_field, *(layout.result(name) for name in names)]
     # Runs of earlier versions gave no reasons
     return [field for field in fields if ctx.dataset.has_sample_field(field)]
 
 
 def verdict_counts(dataset: fo.Dataset, key: str) -> dict[str, int]:
-    """Counts the samples of a run by verdict as they are now; first what is to be reviewed."""
-    from clipcleaner_plugin.fields import field_name
+    """Counts the samples or objects of a run by verdict as they are now.
 
-    field = field_name(key, "verdict")
+    What is to be reviewed comes first.
+    """
+    from clipcleaner_plugin.layout import layout_of
+
+    field = layout_of(dataset.get_brain_info(key).config).result("verdict")
     if not dataset.has_sample_field(field):
         return {}
     counts = dataset.count_values(field)

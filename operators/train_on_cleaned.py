@@ -19,7 +19,7 @@ from .export_form import (
     input_trusted,
     queued,
 )
-from .forms import dropdown, input_run, input_target, invalidate
+from .forms import dropdown, input_run, input_target, invalidate, refuse_objects
 from .options import delegate_call
 from .running import Report, run_delegated
 
@@ -49,7 +49,8 @@ class TrainOnCleaned(foo.Operator):
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
         inputs = types.Object()
         key = input_run(ctx, inputs)
-        if key is not None and input_target(ctx, inputs) is not None:
+        usable = key is not None and not refuse_objects(ctx, inputs, key)
+        if key is not None and usable and input_target(ctx, inputs) is not None:
             _input_training(inputs)
             folder = input_folder(ctx, inputs, key)
             input_media(inputs, "symlink", ("copy", "symlink", "reference"))

@@ -8,6 +8,8 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
+from clipcleaner_plugin.review_log import samples_text
+
 from .forms import block, has_dataset
 from .review_form import as_json, review_button, reviewer, show_done, show_preview
 
@@ -42,7 +44,7 @@ class UndoReview(foo.Operator):
 
     def execute(self, ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
         report = self(ctx.dataset, ctx.params.get("action"), who=reviewer(ctx))
-        count = "1 sample" if report.count == 1 else f"{report.count:,} samples"
+        count = samples_text(report.count, report.unit)
         left = "".join(f"; {n:,} left, {reason}" for reason, n in report.left.items())
         show_done(ctx, report, f"Undone on {count}{left}")
         return as_json(report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import fiftyone as fo
@@ -21,9 +22,11 @@ from clipcleaner_plugin.fields import (
     result_fields,
     write_rows,
 )
+from clipcleaner_plugin.layout import Layout
 from clipcleaner_plugin.views import run_view
 
 N = 2_000
+LAYOUT = Layout("ground_truth", prefix="k")
 Make = Callable[..., fo.Dataset]
 
 
@@ -39,9 +42,9 @@ def rows(ids: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
 def scored(dataset: Make) -> fo.Dataset:
     label = fo.Classification(label="x")
     made = dataset([fo.Sample(f"/x/{i}.jpg", ground_truth=label.copy()) for i in range(N)])
-    declare_fields(made, "k")
+    declare_fields(made, LAYOUT)
     write_rows(made, rows(made.values("id")))
-    create_indexes(made, "k")
+    create_indexes(made, LAYOUT)
     return made
 
 
@@ -122,8 +125,9 @@ def test_a_page_of_one_verdict_reads_that_page(scored: fo.Dataset, verdict: str)
 
 
 def test_indexes_follow_the_fields(scored: fo.Dataset) -> None:
-    rename_fields(scored, "k", "other")
+    other = replace(LAYOUT, prefix="other")
+    rename_fields(scored, LAYOUT, other)
     names = {"other_score", "other_verdict", "other_verdict_1_other_score_1"}
     assert names <= set(scored.get_index_information())
-    delete_fields(scored, result_fields("other"))
+    delete_fields(scored, result_fields(other))
     assert not any("other" in name for name in scored.get_index_information())
