@@ -80,7 +80,7 @@ def inject_noise(
         drawn = _from_file(path, true, names)
         record |= {"file": {"name": path.name, "sha256": _digest(path)}}
     else:
-        listed = None if pairs is None else list(dict(pairs).items())
+        listed = None if pairs is None else _as_list(pairs)
         drawn = _drawn(true, names, kind, rate, seed, listed)
         record |= {"rate": rate, "seed": seed, "pairs": listed}
     changed = sum(a != b for a, b in zip(true, drawn, strict=True))
@@ -138,7 +138,7 @@ def _drawn(
     kind: str,
     rate: float,
     seed: int,
-    pairs: list[tuple[str, str]] | None,
+    pairs: list[list[str]] | None,
 ) -> list[str | None]:
     index = {name: k for k, name in enumerate(names)}
     labels = np.array([-1 if label is None else index[label] for label in true], dtype=np.int64)
@@ -148,6 +148,11 @@ def _drawn(
     numbers = None if pairs is None else [(index[a], index[b]) for a, b in pairs]
     noisy = draw_noise(labels, len(names), kind, rate, seed, numbers)
     return [names[k] if k >= 0 else None for k in noisy]
+
+
+def _as_list(pairs: Mapping[str, str] | Iterable[tuple[str, str]]) -> list[list[str]]:
+    """As the database keeps it."""
+    return [list(pair) for pair in (pairs.items() if isinstance(pairs, Mapping) else pairs)]
 
 
 def _from_file(path: Path, true: Sequence[str | None], names: list[str]) -> list[str | None]:

@@ -1,7 +1,7 @@
 """Reads pickles of others without running code: numbers, texts, containers and numpy arrays.
 
 CIFAR's batches, and the label files of CIFAR-10N and -100N, are pickles, and a pickle may call any
-function. Here it finds none but the three that rebuild an array, and these are our own.
+function. Here it finds none but those that rebuild an array, and these are our own.
 """
 
 from __future__ import annotations
@@ -105,10 +105,15 @@ def _array_builders() -> dict[tuple[str, str], Callable[..., Any]]:
     def reconstruct(kind: Any, shape: Any, code: Any) -> np.ndarray:
         return np.ndarray.__new__(np.ndarray, (0,), "b")  # its content follows, as a state
 
+    def frombuffer(data: Any, kind: Any, shape: Any, order: Any) -> np.ndarray:
+        if not isinstance(data, (bytes, bytearray)) or not isinstance(kind, np.dtype):
+            raise pickle.UnpicklingError("it holds a damaged array")
+        return np.frombuffer(data, kind).reshape(shape, order=order)
+
     def dtype(code: Any, *_: Any) -> np.dtype[Any]:
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
             raise pickle.UnpicklingError(f"it holds an array of {code!r}")
-        return np.dtype(code)
+        return np.dtype(code, False, True)  # its byte order follows, as a state
 
     def scalar(kind: Any, data: Any) -> Any:
         if not isinstance(kind, np.dtype) or not isinstance(data, (bytes, str)):
@@ -121,10 +126,15 @@ def _array_builders() -> dict[tuple[str, str], Callable[..., Any]]:
             raise pickle.UnpicklingError("it holds damaged bytes")
         return text.encode("latin1")
 
+    def empty() -> bytes:
+        return b""
+
     return {
+        ("__builtin__", "bytes"): empty,
         ("numpy", "ndarray"): ndarray,
         ("numpy", "dtype"): dtype,
         ("numpy.core.multiarray", "_reconstruct"): reconstruct,
         ("numpy.core.multiarray", "scalar"): scalar,
+        ("numpy.core.numeric", "_frombuffer"): frombuffer,
         ("_codecs", "encode"): encode,
     }
