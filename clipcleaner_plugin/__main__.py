@@ -122,12 +122,21 @@ def _add_embed(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
     text = "also write the vectors to this field of the samples"
     parser.add_argument("--embeddings-field", metavar="F", default=argparse.SUPPRESS, help=text)
+    text = "instead of whole images, embed the objects of this Detections field"
+    parser.add_argument("--patches-field", metavar="F", help=text)
+    _add_alpha(parser)
     parser.set_defaults(run=_embed)
+
+
+def _add_alpha(parser: argparse.ArgumentParser) -> None:
+    text = "how much the boxes of objects grow before they are cut out: 0.1 = 10 %%"
+    parser.add_argument("--alpha", type=float, help=text)
 
 
 def _add_score(parser: argparse.ArgumentParser) -> None:
     _add_collection(parser)
     parser.add_argument("--label-field", default="ground_truth", help="the labels to examine")
+    _add_alpha(parser)
     parser.add_argument("--key", default="clipcleaner", help="names the run and its fields")
     _add_model(parser)
     parser.add_argument("--theta-gmm", type=float, default=0.5, help="threshold of the loss scores")
@@ -267,6 +276,8 @@ def _embed(args: argparse.Namespace) -> int:
             batch_size=getattr(args, "batch_size", None),
             num_workers=getattr(args, "num_workers", None),
             ranks=ranks,
+            patches_field=args.patches_field,
+            alpha=args.alpha,
         )
     failures = list(report.failures.items())
     print(f"{report.computed} computed, {report.reused} reused, {len(failures)} unreadable")
@@ -300,6 +311,7 @@ def _results(args: argparse.Namespace) -> CLIPCleanerResults:
     return apply_clipcleaner(
         _collection(args),
         label_field=args.label_field,
+        alpha=args.alpha,
         key=args.key,
         model=args.model,
         pretrained=args.pretrained,

@@ -53,7 +53,8 @@ class StoredEvidence:
         self, rows: list[dict[str, Any]], classes: list[str], seed: int, total: int
     ) -> None:
         index: dict[Any, int] = {name: k for k, name in enumerate(classes)}
-        self._ids = [(str(row["sample"]), str(row["_id"])) for row in rows]
+        self.ids = [row["_id"] for row in rows]
+        self._sample_ids = [row["sample"] for row in rows]
         self.verdict = np.array([row["verdict"] for row in rows], dtype="<U10")
         self.total = total
         self._labels = np.array([index.get(row.get("given"), -1) for row in rows], dtype=int)
@@ -67,7 +68,7 @@ class StoredEvidence:
     @property
     def is_whole(self) -> bool:
         """Whether these are all labels of the run."""
-        return len(self._ids) >= self.total
+        return len(self.ids) >= self.total
 
     def verdicts(self, thetas: Thetas) -> np.ndarray:
         """Returns the verdicts under these thresholds, (n,) of str; the fields stay as they are."""
@@ -87,11 +88,13 @@ class StoredEvidence:
         self, dataset: fo.Dataset, layout: Layout, verdict: np.ndarray, changed: np.ndarray
     ) -> None:
         """Writes those of the (n,) verdicts that are listed."""
-        rows = ((*self._ids[i], {layout.result("verdict"): str(verdict[i])}) for i in changed)
+        rows = [{layout.result("verdict"): str(verdict[i])} for i in changed]
+        ids = [str(self.ids[i]) for i in changed]
         if layout.objects:
-            write_object_rows(dataset, layout.array, rows)
+            sample_ids = [str(self._sample_ids[i]) for i in changed]
+            write_object_rows(dataset, layout.array, zip(sample_ids, ids, rows, strict=True))
         else:
-            write_rows(dataset, ((sample_id, row) for sample_id, _, row in rows))
+            write_rows(dataset, zip(ids, rows, strict=True))
 
     def counts(self, thetas: Thetas) -> dict[str, int]:
         """Counts the samples of the run by verdict under these thresholds; about, for a part."""

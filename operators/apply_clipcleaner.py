@@ -123,6 +123,8 @@ class ApplyCLIPCleaner(foo.Operator):
 
         options = {"label_field": label_field, "key": key, **options}
         if delegate:
+            # The form must name it
+            options["label_field"] = label_field or options.get("patches_field") or "ground_truth"
             return delegate_call(self.uri, function, sample_collection, options, delegation_target)
         return function(sample_collection, **options)
 

@@ -53,7 +53,8 @@ def explaining_fields(ctx: foo.executor.ExecutionContext, key: str) -> list[str]
 
     layout = layout_of(ctx.dataset.get_brain_info(key).config)
     if layout.objects:
-        return [layout.label_field]  # the others are attributes of these
+        patch = layout.in_patches  # with the label field, its label is shown
+        return [layout.label_field, patch.suggested, patch.result("score")]
     names = ("suggestion", "score", "reason")
     fields = [layout.label_field, *(layout.result(name) for name in names)]
     # Runs of earlier versions gave no reasons

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -234,6 +237,38 @@ def test_only_what_changed_is_embedded_again(dataset: Maker, tmp_path: Path) -> 
     after = cc.load_embeddings(made, cc.TINY_CLIP, None, patches_field=FIELD)
     same = [i for i in ids if np.allclose(before[i], after[i], atol=1e-5)]
     assert len(same) == len(ids) - 1 - len(first[FIELD].detections)
+
+
+_APPLY = """
+import sys
+import fiftyone as fo
+import clipcleaner_plugin as cc
+
+fo.load_dataset(sys.argv[1]).apply_clipcleaner(
+    "detections", model=cc.TINY_CLIP, pretrained=None, num_workers=0, batch_size=4,
+    progress=lambda bar: print(bar.iteration, flush=True),
+)
+"""
+
+
+def test_a_run_that_was_killed_goes_on_where_it_was(dataset: Maker, tmp_path: Path) -> None:
+    made = dataset(canvases(tmp_path / "canvases", 100), persistent=True)
+    command = [sys.executable, "-c", _APPLY, made.name]
+    process = subprocess.Popen(command, env=os.environ, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip().isdecimal() and int(line) >= 24:
+            break
+    process.kill()  # -9
+    process.wait()
+    report = cc.compute_embeddings(made, patches_field=FIELD, progress=False, **MODEL)
+    assert 24 <= report.reused < 100 and report.reused + report.computed == 100
+    whole = made.clone()
+    for one in (made, whole):
+        one.apply_clipcleaner(FIELD, progress=False, **MODEL)
+    expected, found = (of_objects(d, "clipcleaner_score") for d in (whole, made))
+    whole.delete()
+    np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 # --- views

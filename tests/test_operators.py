@@ -111,17 +111,17 @@ def test_buttons_above_the_grid(digits: fo.Dataset, name: str) -> None:
 # --- forms
 
 
-def test_the_form_offers_classification_fields_only(digits: fo.Dataset) -> None:
+def test_the_form_offers_fields_of_labels_and_of_boxes_only(digits: fo.Dataset) -> None:
     label_field = form("apply_clipcleaner", digits)["label_field"]
-    assert label_field["type"]["values"] == ["ground_truth", "trusted"]
+    assert label_field["type"]["values"] == ["ground_truth", "objects", "trusted"]
     assert label_field["default"] == "ground_truth"
     apply(digits)
     offered = form("apply_clipcleaner", digits)["label_field"]["type"]["values"]
-    assert offered == ["ground_truth", "trusted"], "suggestions of a run are no labels to examine"
+    assert offered == label_field["type"]["values"], "suggestions of a run are none"
 
 
 def test_without_labels_the_form_says_so_and_cannot_be_executed(digits: fo.Dataset) -> None:
-    digits.delete_sample_fields(["ground_truth", "trusted"])
+    digits.delete_sample_fields(["ground_truth", "objects", "trusted"])
     blocked = form("apply_clipcleaner", digits)["blocked"]
     assert blocked["invalid"] and "no classification labels" in blocked["view"]["label"]
     with pytest.raises(ExecutionError, match="no classification labels"):
@@ -273,7 +273,7 @@ def test_options_of_the_form_reach_the_run(digits: fo.Dataset, tmp_path: Path) -
     ("params", "words"),
     [
         ({"key": "not a key"}, "Letters, digits"),
-        ({"label_field": "objects"}, "label_field"),
+        ({"label_field": "objects"}, "no object has a label in field 'objects'"),
         ({"label_field": "nowhere"}, "label_field"),
         ({"class_prompts": "/no/such.yaml", "use_names": True}, "/no/such.yaml"),
         ({"embeddings": "nowhere"}, "nowhere"),

@@ -18,6 +18,7 @@ import clipcleaner_plugin as cc
 from clipcleaner_plugin import reselection, statistics
 from clipcleaner_plugin.decisions import declare_review
 from clipcleaner_plugin.fields import EVIDENCES
+from clipcleaner_plugin.layout import Layout
 from clipcleaner_plugin.memory import Last
 from clipcleaner_plugin.reselection import Thetas, preview_evidence, read_evidence
 from clipcleaner_plugin.rules import noise_rate, select_paper, verdicts
@@ -46,7 +47,7 @@ def results(dataset: Maker) -> Any:
     made.set_values("clipcleaner_suggestion.confidence", rng.random(N).tolist())
     some = [VERDICTS[k] for k in rng.integers(3, size=N - 9)]
     made.set_values("clipcleaner_verdict", ["unscorable"] * 9 + some)
-    declare_review(made, "ground_truth")
+    declare_review(made, Layout("ground_truth"))
     states = [None, None, None, "confirmed", "relabeled", "dropped"]
     made.set_values("ground_truth_review", [states[i] for i in rng.integers(6, size=N)])
     return results
@@ -154,7 +155,7 @@ def test_saved_views_leave_out_what_a_reviewer_has_decided_later(dataset: Maker)
     results = Noisy(dataset).apply()
     made = results.dataset
     assert len(made.load_saved_view("clipcleaner: mislabeled")) == 40
-    declare_review(made, "ground_truth")
+    declare_review(made, Layout("ground_truth"))
     worst = results.mislabeled_view().first()
     worst["ground_truth_review"] = "confirmed"
     worst.save()
