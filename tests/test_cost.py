@@ -12,10 +12,7 @@ from projection import make_images
 
 import clipcleaner_plugin as cc
 
-
-@pytest.fixture(autouse=True)
-def plugin(monkeypatch: pytest.MonkeyPatch, repo_root: Path) -> None:
-    monkeypatch.setattr(fo.config, "plugins_dir", str(repo_root))
+pytestmark = pytest.mark.usefixtures("plugin")
 
 
 @pytest.fixture

@@ -25,17 +25,13 @@ import clipcleaner_plugin.scoring
 from clipcleaner_plugin.embeddings import dataset_store
 from clipcleaner_plugin.models import model_identity
 
+pytestmark = pytest.mark.usefixtures("plugin", "quiet")
+
 N = 200
 TINY = {"model": cc.TINY_CLIP, "pretrained": None}
 PIXELS = {"label_field": "ground_truth", "key": "run", "embeddings": "pixels"}
 
 Maker = Callable[..., fo.Dataset]
-
-
-@pytest.fixture(autouse=True)
-def plugin(monkeypatch: pytest.MonkeyPatch, repo_root: Path) -> None:
-    monkeypatch.setattr(fo.config, "plugins_dir", str(repo_root))
-    monkeypatch.setattr(fo.config, "show_progress_bars", False)
 
 
 @pytest.fixture
