@@ -14,7 +14,7 @@ from .decisions import DECISIONS, DROPPED
 from .fields import VERDICTS
 from .memory import Last, content_state
 from .rules import NoiseRate, noise_rate_of
-from .views import REVIEWED, TO_REVIEW
+from .views import OPEN_SET, REVIEWED, TO_REVIEW
 
 if TYPE_CHECKING:
     from .results import CLIPCleanerResults
@@ -59,6 +59,7 @@ class RunStatistics:
         histogram: the same keys → :data:`BINS` counts of the clean score from 0 to 1
         confusions: (given label, suggested label, count) of the mislabeled, most frequent first
         classes: given label → its statistics, in alphabetical order
+        open_set: those that seem to belong to none of the classes, whatever their verdict
     """
 
     counts: dict[str, int]
@@ -66,6 +67,7 @@ class RunStatistics:
     histogram: dict[str, list[int]]
     confusions: list[tuple[str, str, int]]
     classes: dict[str, ClassStatistics]
+    open_set: int
 
 
 def run_statistics(results: CLIPCleanerResults) -> RunStatistics:
@@ -90,6 +92,7 @@ def run_statistics(results: CLIPCleanerResults) -> RunStatistics:
         histogram=histogram,
         confusions=_confusions(results),
         classes=_classes(answer["classes"], results.record["classes"]),
+        open_set=_sum(answer["open_set"], "n"),
     )
 
 
@@ -158,10 +161,11 @@ def _overview(results: CLIPCleanerResults) -> list[dict[str, Any]]:
         "looks": first_choice("visual"),
         "looked": judged("visual"),
     }
+    open_set = field(OPEN_SET)
     read = [field(name) for name in ("score", "zeroshot_consistency", "visual_consistency")]
     return [
         {"$match": {field("verdict"): {"$in": list(VERDICTS)}}},
-        {"$project": {"state": state, layout.given: 1, **dict.fromkeys(read, 1)}},
+        {"$project": {"state": state, layout.given: 1, **dict.fromkeys([*read, open_set], 1)}},
         {
             "$facet": {
                 "scores": [{"$group": {"_id": by_score, **sums}}],
@@ -170,6 +174,7 @@ def _overview(results: CLIPCleanerResults) -> list[dict[str, Any]]:
                     {"$sort": {"n": -1}},
                     {"$limit": _MAX_CLASS_ROWS},
                 ],
+                "open_set": [{"$match": {open_set: True}}, {"$count": "n"}],
             }
         },
     ]

@@ -40,6 +40,7 @@ _WHAT = {
         "then no image or model is needed."
     ),
 }
+_SHOWN_NAMES = 8
 # Wide enough for any panel, high enough for the figure to be read
 _HEIGHTS = {"scores": 340, "confusions": 400}
 
@@ -70,14 +71,17 @@ def add_summary(
     on_more: Handler,
 ) -> None:
     """Adds the result in a sentence, and a button for the samples of each verdict."""
+    from clipcleaner_plugin.views import KINDS
+
     panel.md(_sentences(results, statistics), name="summary")
     buttons = panel.h_stack("verdicts", gap=1)
-    for kind in ("mislabeled", "uncertain", "clean", "unscorable", "reviewed"):
-        n = statistics.counts[kind]
+    numbers = {**statistics.counts, "open_set": statistics.open_set}
+    for kind in ("mislabeled", "uncertain", "clean", "unscorable", "reviewed", "open_set"):
+        n = numbers[kind]
         if n:
             buttons.btn(
                 kind,
-                label=f"{kind.capitalize()} {n:,}",
+                label=f"{KINDS[kind].label} {n:,}",
                 variant="contained" if kind == "mislabeled" else "outlined",
                 on_click=on_show,
                 params={"kind": kind},
@@ -95,8 +99,24 @@ def _sentences(results: CLIPCleanerResults, statistics: RunStatistics) -> str:
     return (
         f"#### {wrong:,} of {total:,} labels look wrong{' and wait for review' * bool(reviewed)}\n"
         f"Estimated noise rate **{_percent(statistics.noise)}**.{reviewed} "
-        f"From {how}.\n" + "".join(f"\n⚠ {text}\n" for text in results.record["warnings"][:3])
+        f"From {how}.\n" + "".join(f"\n⚠ {text}\n" for text in _warnings(results))
     )
+
+
+def _warnings(results: CLIPCleanerResults) -> list[str]:
+    """What to know before trusting the run, names to rewrite first."""
+    warnings = list(results.record["warnings"])
+    names = [f"`{name}`" for name, row in results.class_report().items() if row.rewrite]
+    if not names:
+        return warnings[:3]
+    shown = ", ".join(names[:_SHOWN_NAMES])
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    text = (
+        f"Class names that mean little to the model: {shown}{more}. Apply again with prompts that "
+        "describe these classes in other words."
+    )
+    # The last one says the same to those who read it in Python
+    return [text, *warnings[:-1][:2]]
 
 
 def _percent(noise: NoiseRate) -> str:

@@ -48,17 +48,18 @@ def show_samples(
 
 
 def explaining_fields(ctx: foo.executor.ExecutionContext, key: str) -> list[str]:
-    """Returns the given label, the suggested one, score and reason: what one compares."""
+    """Returns the given label, the suggested one, and the score: what one compares.
+
+    The reason is not among them: it is longer than most thumbnails are wide. An open sample shows
+    it all the same.
+    """
     from clipcleaner_plugin.layout import layout_of
 
     layout = layout_of(ctx.dataset.get_brain_info(key).config)
     if layout.objects:
         patch = layout.in_patches  # with the label field, its label is shown
         return [layout.label_field, patch.suggested, patch.result("score")]
-    names = ("suggestion", "score", "reason")
-    fields = [layout.label_field, *(layout.result(name) for name in names)]
-    # Runs of earlier versions gave no reasons
-    return [field for field in fields if ctx.dataset.has_sample_field(field)]
+    return [layout.label_field, layout.result("suggestion"), layout.result("score")]
 
 
 def verdict_counts(dataset: fo.Dataset, key: str) -> dict[str, int]:

@@ -22,6 +22,8 @@ from operators_at_work import form, module, requests, uri
 
 import clipcleaner_plugin as cc
 
+pytestmark = pytest.mark.usefixtures("plugin")
+
 NAMES = [
     "accept_suggestions", "confirm_labels", "open_panel", "drop", "undo_review", "load_view",
     "apply_clipcleaner", "compute_embeddings", "update_selection",
@@ -34,11 +36,6 @@ N = 120
 PIXELS = {"label_field": "ground_truth", "embeddings": "pixels", "use_names": False}
 
 Maker = Callable[..., fo.Dataset]
-
-
-@pytest.fixture(autouse=True)
-def plugin(monkeypatch: pytest.MonkeyPatch, repo_root: Path) -> None:
-    monkeypatch.setattr(fo.config, "plugins_dir", str(repo_root))
 
 
 @pytest.fixture
@@ -211,7 +208,7 @@ def test_apply_finds_the_planted_errors_and_shows_them(digits: fo.Dataset) -> No
     assert shown(digits, after[2][1]).values("id") == digits.load_saved_view(
         "run: mislabeled"
     ).values("id")
-    explaining = ["ground_truth", "run_suggestion", "run_score", "run_reason"]
+    explaining = ["ground_truth", "run_suggestion", "run_score"]
     assert after[3][1] == {"fields": explaining}
     message = after[4][1]
     assert message["variant"] == "success"

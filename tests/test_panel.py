@@ -17,12 +17,9 @@ import clipcleaner_plugin as cc
 from clipcleaner_plugin.class_list import class_list_warnings
 from clipcleaner_plugin.speeds import known_speed, remember_speed
 
+pytestmark = pytest.mark.usefixtures("plugin")
+
 Maker = Callable[..., fo.Dataset]
-
-
-@pytest.fixture(autouse=True)
-def plugin(monkeypatch: pytest.MonkeyPatch, repo_root: Path) -> None:
-    monkeypatch.setattr(fo.config, "plugins_dir", str(repo_root))
 
 
 @pytest.fixture
@@ -103,6 +100,35 @@ def test_what_is_clicked_is_shown(noisy: fo.Dataset) -> None:
     assert len(shown(noisy, asked)) == len(results.view("mislabeled", given=given))
     asked = panel.send("on_class", y=given, trace_idx=2)
     assert len(shown(noisy, asked)) == len(results.view(given=given))
+
+
+def test_images_of_no_class_are_counted_and_shown(noisy: fo.Dataset) -> None:
+    panel = Panel(noisy)
+    panel.send("on_load")
+    assert "open_set" not in panel.buttons("verdicts"), "there are none"
+    view = noisy.skip(100).limit(7)
+    view.set_values("run_open_set", [True] * 7)
+    cc.drop(view.limit(2), "run")
+    panel.send("on_load")
+    assert panel.buttons("verdicts")["open_set"] == "Of no class 7"
+    asked = panel.send("on_show", kind="open_set")
+    assert set(shown(noisy, asked).values("id")) == set(view.values("id"))
+    noisy.delete_sample_field("run_open_set")  # as in runs of earlier versions
+    panel.send("on_load")
+    assert "open_set" not in panel.buttons("verdicts")
+
+
+def test_class_names_to_rewrite_are_named(dataset: Maker) -> None:
+    made = Noisy(dataset)
+    made.apply(key="run")
+    panel = Panel(made.dataset)
+    panel.send("on_load")
+    assert "⚠" not in panel.said("summary")
+    made.text[1] = -made.text[1]
+    made.apply(key="run")
+    panel.send("on_load")
+    (said,) = [line for line in panel.said("summary").splitlines() if line.startswith("⚠")]
+    assert "mean little to the model: `dog`. Apply again with prompts" in said
 
 
 @pytest.mark.parametrize("tab", ["scores", "confusions", "classes"])
