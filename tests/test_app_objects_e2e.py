@@ -1,0 +1,96 @@
+"""A run on objects in the App: applied from the form, patches reviewed and taken back.
+
+Pictures for the documentation are taken as in test_app_e2e.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import fiftyone as fo
+import pytest
+from app_browser import (
+    choose,
+    field,
+    open_operator,
+    submit,
+    take_picture,
+    wait_for_count,
+)
+from boxed import FIELD, canvases
+from test_app_review_e2e import select
+
+import clipcleaner_plugin as cc
+
+if TYPE_CHECKING:
+    from app_browser import App
+    from playwright.sync_api import Page
+
+pytestmark = pytest.mark.e2e
+
+ROOT = f"{FIELD}.{FIELD}."
+
+
+@pytest.fixture
+def digits_in_boxes(tmp_path: Path) -> Iterator[fo.Dataset]:
+    dataset = fo.Dataset("digits-in-boxes")
+    dataset.add_samples(canvases(tmp_path / "canvases", 200), progress=False)
+    yield dataset
+    dataset.delete()
+
+
+def decisions(dataset: fo.Dataset) -> dict[str, tuple[str, str | None]]:
+    """Object id → label and decision, as they are in the database now."""
+    return {
+        str(found["_id"]): (found["label"], found.get("review"))
+        for sample in dataset._sample_collection.find()
+        for found in sample[FIELD][FIELD]
+    }
+
+
+def test_objects_are_found_and_reviewed(digits_in_boxes: fo.Dataset, app: App) -> None:
+    dataset = digits_in_boxes
+    with app(dataset) as page:
+        form = open_operator(page, "Apply CLIPCleaner")
+        choose(page, form, "Label field", FIELD)
+        form.get_by_text("Padding").wait_for()
+        field(form, "Model").click()
+        page.get_by_role("option", name="tiny-clip-digits").click()
+        form.get_by_text("200 objects, 200 embeddings to compute").wait_for()
+        submit(form)
+        page.get_by_text("of 200 labels look wrong").first.wait_for()
+        page.get_by_role("button", name="Done").click()
+
+        dataset.reload()
+        worst = cc.load_results(dataset).mislabeled_view()
+        ids, suggested = worst.values(["id", f"{FIELD}.clipcleaner_suggestion"])
+        assert len(ids) > 30
+        wait_for_count(page, len(ids))
+        enlarge(page)
+        take_picture(page, "app-patches")
+
+        before = decisions(dataset)
+        select(page, 0)
+        form = open_operator(page, "Accept suggested labels")
+        form.get_by_text("1 selected object").wait_for()
+        submit(form, "Relabel")
+        page.get_by_text("1 object relabeled").first.wait_for()
+        wait_for_count(page, len(ids) - 1)
+        assert decisions(dataset)[ids[0]] == (suggested[0], "relabeled")
+
+        form = open_operator(page, "Undo CLIPCleaner review")
+        form.get_by_text("will be as before").wait_for()
+        submit(form, "Undo")
+        form.wait_for(state="detached")
+        wait_for_count(page, len(ids))
+        assert decisions(dataset) == before
+
+
+def enlarge(page: Page) -> None:
+    """Shows fewer patches in a row, so that one can read what is said of them."""
+    slider = page.locator('[data-cy="slider"]').last
+    box = slider.bounding_box()
+    assert box is not None
+    slider.click(position={"x": 0.87 * box["width"], "y": box["height"] / 2})
