@@ -94,8 +94,9 @@ def apply_clipcleaner(
             None = no words, with ``embeddings``: visual evidence alone
         pretrained ("openai"): the tag of the weights, or a local checkpoint file
         preprocess (None): preprocessing of a checkpoint that does not state its own
-        embeddings (None): instead of computing them: a vector field, the key of a similarity
-            index, or an (N, d) array in the order of ``samples`` (or of their objects)
+        embeddings (None): instead of computing them: a vector field (of objects: the name of their
+            attribute), the key of a similarity index, or an (N, d) array in the order of
+            ``samples`` (or of their objects)
         text_features (None): instead of the text tower, together with ``embeddings``: a (K, d)
             array in the order of ``classes``, or ``{class: (m, d) array}``
         classes (None): the class list; None = the labels in use. A label outside it is unscorable

@@ -64,7 +64,7 @@ class ApplyCLIPCleaner(foo.Operator):
             add_class_notes(inputs, samples, label_field, ctx.params)
             input_model(ctx, inputs)
             _input_key(ctx, inputs)
-            input_advanced(ctx, inputs, samples)
+            input_advanced(ctx, inputs, samples, label_field)
             input_cost(ctx, inputs, samples, label_field)
         return types.Property(inputs, view=types.View(label="Apply CLIPCleaner"))
 

@@ -19,6 +19,7 @@ from fiftyone.utils.patches import extract_patch
 from PIL import Image
 
 import clipcleaner_plugin as cc
+import clipcleaner_plugin.__main__ as cli
 from clipcleaner_plugin.crops import MediaReader, make_crop
 from clipcleaner_plugin.images import ImageReadError
 
@@ -237,6 +238,16 @@ def test_only_what_changed_is_embedded_again(dataset: Maker, tmp_path: Path) -> 
     after = cc.load_embeddings(made, cc.TINY_CLIP, None, patches_field=FIELD)
     same = [i for i in ids if np.allclose(before[i], after[i], atol=1e-5)]
     assert len(same) == len(ids) - 1 - len(first[FIELD].detections)
+
+
+def test_from_a_shell(dataset: Maker, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = dataset(canvases(tmp_path / "canvases", 40))
+    tiny = ["--model", cc.TINY_CLIP, "--num-workers", "0", "--alpha", "0.2"]
+    assert cli.main(["embed", made.name, "--patches-field", FIELD, *tiny]) == 0
+    assert "40 computed, 0 reused, 0 unreadable" in capsys.readouterr().out
+    assert cli.main(["score", made.name, "--label-field", FIELD, *tiny]) == 0
+    assert "40 objects" in capsys.readouterr().out
+    assert cc.compute_embeddings(made, patches_field=FIELD, alpha=0.2, **MODEL).reused == 40
 
 
 _APPLY = """

@@ -65,6 +65,14 @@ def test_a_run_from_the_form(dataset: Maker, tmp_path: Path) -> None:
     assert "80 objects, 0 embeddings to compute" in again["cost"]["view"]["label"]
 
 
+def test_the_form_offers_embeddings_of_objects(boxed: Boxed) -> None:
+    boxed.dataset.add_sample_field("of_samples", fo.VectorField)
+    boxed.dataset.add_sample_field(f"{ROOT}of_objects", fo.VectorField)
+    inputs = form("apply_clipcleaner", boxed.dataset, label_field=FIELD, advanced=True)
+    assert inputs["embeddings"]["type"]["values"][1:] == ["of_objects"]
+    assert "store_embeddings" not in inputs
+
+
 def test_padding_of_another_field_is_forgotten(dataset: Maker, tmp_path: Path) -> None:
     made = dataset(canvases(tmp_path / "canvases", 20))
     labels = [fo.Classification(label="ab"[i % 2]) for i in range(len(made))]
