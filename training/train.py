@@ -12,6 +12,7 @@ confidently agrees with ∪ those it confidently relabels ∪ the initial select
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.util
 import logging
 import os
@@ -34,7 +35,7 @@ if not __package__:
     sys.modules[__package__] = importlib.util.module_from_spec(_spec)
     _spec.loader.exec_module(sys.modules[__package__])
 
-from . import checkpoint, parallel, report
+from . import checkpoint, lock, parallel, report
 from .bundle import Bundle, read_bundle
 from .engine import Engine
 from .images import ImageSet
@@ -65,7 +66,8 @@ def run(
         the content of ``results.json``
 
     Raises:
-        ValueError: if the bundle, the options or an earlier checkpoint cannot be used
+        ValueError: if the bundle, the options or an earlier checkpoint cannot be used, or another
+            trainer works in the output folder
         OSError: if a file cannot be written; the newest checkpoint is still there
     """
     world = parallel.start(args.device)
@@ -73,14 +75,15 @@ def run(
         bundle = read_bundle(args.bundle, args.referenced)
         config = configure(args, bundle, world.size)
         out = Path(args.out) if args.out else bundle.root / "runs" / args.recipe
-        training = Training(args, bundle, config, out, world)
-        for epoch in range(training.epochs_done, config.settings.epochs):
-            row = training.epoch(epoch)
-            if world.is_main:
-                logger.info("%s", report.epoch_line(row, config.settings.epochs))
-                if on_epoch is not None:
-                    on_epoch(row)
-        return training.finish()
+        with lock.hold(out) if world.is_main else contextlib.nullcontext():
+            training = Training(args, bundle, config, out, world)
+            for epoch in range(training.epochs_done, config.settings.epochs):
+                row = training.epoch(epoch)
+                if world.is_main:
+                    logger.info("%s", report.epoch_line(row, config.settings.epochs))
+                    if on_epoch is not None:
+                        on_epoch(row)
+            return training.finish()
     finally:
         parallel.stop()
 
@@ -258,7 +261,6 @@ class Training:
         """The newest checkpoint: read by the main process, since others may not reach its disk."""
         data = None
         if self.world.is_main:
-            self.out.mkdir(parents=True, exist_ok=True)
             checkpoint.clean_up(self.out)
             if restart:
                 checkpoint.discard(self.out)
