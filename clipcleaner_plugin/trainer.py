@@ -129,7 +129,7 @@ def train(
         bundle: the exported bundle
         run_dir: the output folder
         arguments: of the trainer's command line, bundle and output folder aside
-        progress: as in FiftyOne; called twice a second, with the number of epochs done
+        progress: as in FiftyOne; called twice a second, with an :class:`EpochBar`
 
     Raises:
         RuntimeError: if the training failed; the text is the trainer's own
@@ -145,6 +145,16 @@ def train(
             _watch(process, run_dir, progress)
         if process.returncode:
             raise RuntimeError(_reason(process.returncode, run_dir / LOG, began))
+
+
+class EpochBar(fou.ProgressBar):
+    """A bar that counts epochs.
+
+    Attributes:
+        note: what the last epoch reached, in words
+    """
+
+    note = ""
 
 
 @cache
@@ -194,11 +204,12 @@ def _watch(
     if epochs is None:
         return
     logger.info("Training: %d epochs", epochs)
-    with fou.ProgressBar(total=epochs, progress=progress, iters_str="epochs") as bar:
+    with EpochBar(total=epochs, progress=progress, iters_str="epochs") as bar:
         running = True
         while running:
             running = not _ended(process)
-            bar.set_iteration(_epochs_done(run_dir))
+            done, bar.note = _epochs_done(run_dir)
+            bar.set_iteration(done, suffix=bar.note)
 
 
 def _epochs(run_dir: Path, process: subprocess.Popen[bytes]) -> int | None:
@@ -211,11 +222,16 @@ def _epochs(run_dir: Path, process: subprocess.Popen[bytes]) -> int | None:
     return int(config["epochs"])
 
 
-def _epochs_done(run_dir: Path) -> int:
+def _epochs_done(run_dir: Path) -> tuple[int, str]:
+    """The number of epochs, and what the last one reached, in words."""
     try:
-        return (run_dir / METRICS).read_bytes().count(b"\n")
-    except OSError:
-        return 0
+        lines = (run_dir / METRICS).read_bytes().split(b"\n")[:-1]
+        row = json.loads(lines[-1])
+    except (OSError, IndexError, ValueError):
+        return 0, ""
+    found = [f"{split} {row[f'{split}_accuracy']:.1%}" for split in ("val", "test")
+             if row[f"{split}_accuracy"] is not None]  # fmt: skip
+    return len(lines), f"accuracy {', '.join(found)}" if found else ""
 
 
 def _ended(process: subprocess.Popen[bytes]) -> bool:

@@ -70,7 +70,8 @@ class Progress:
         if self._cancelled():
             raise Cancelled
         self.fraction = min(1.0, max(0.0, float(bar.progress or 0.0)))
-        self._count = f" – {bar.iteration:,} done"
+        note = getattr(bar, "note", "")  # bars of epochs have one
+        self._count = f" – {bar.iteration:,} done" + (f", {note}" if note else "")
 
     def enter_stage(self, name: str) -> None:
         """Begins a stage: a line of the library's log."""
