@@ -172,6 +172,22 @@ def test_inception_needs_timm(monkeypatch: pytest.MonkeyPatch) -> None:
         build(PRESETS["webvision"], 50)
 
 
+def test_inception_resnet_takes_a_step() -> None:
+    """On small images: 299 pixels take three times as long."""
+    preset = override(PRESETS["webvision"], {"image_size": 96})
+    torch.manual_seed(0)
+    network = build(preset, 50).train()
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    optimizer = torch.optim.SGD(network.parameters(), lr=preset.lr)
+    logits = network(torch.rand(4, 3, 96, 96))
+    loss = nn.functional.cross_entropy(logits, torch.arange(4))
+    loss.backward()
+    optimizer.step()
+    assert logits.shape == (4, 50) and 2 < float(loss.detach()) < 8  # about log(50) = 3.9
+    changed = [not torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True)]
+    assert all(changed)
+
+
 def weights_from(path: Path | str, network: str = "mobilenet_v3_small") -> Preset:
     return override(PRESETS["cifar10"], {"network": network, "weights": str(path)})
 
