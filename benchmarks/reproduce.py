@@ -100,11 +100,11 @@ class Job:
         return dataset
 
     def select(self, dataset: fo.Dataset) -> dict[str, Any]:
-        """Examines the labels of the training images, those of the test images hidden."""
+        """Examines the labels of the training images; right ones of other images are hidden."""
         started = time.perf_counter()
         row, field = self.row, self.label_field
-        test = dataset.match_tags("test")
-        test.set_values(field, [None] * len(test))
+        hidden = self._hidden(dataset)
+        hidden.set_values(field, [None] * len(hidden))
         options: dict[str, Any] = {"model": row.model}
         if row.features is not None:
             options["embeddings"] = self._features(dataset)
@@ -125,10 +125,10 @@ class Job:
         return {**found, "seconds": time.perf_counter() - started}
 
     def bundle(self, dataset: fo.Dataset) -> Path:
-        """Exports the bundle; the labels of the test images are the right ones."""
-        test = dataset.match_tags("test")
-        labels = [fo.Classification(label=name) for name in test.values(f"{TRUSTED_FIELD}.label")]
-        test.set_values(self.label_field, labels)
+        """Exports the bundle, with the labels that were hidden."""
+        hidden = self._hidden(dataset)
+        names = hidden.values(f"{TRUSTED_FIELD}.label")
+        hidden.set_values(self.label_field, [fo.Classification(label=name) for name in names])
         folder = self.work / "bundle"
         cc.export_cleaned(
             dataset,
@@ -172,6 +172,12 @@ class Job:
             logging.info("%s, seed %d: %s done", self.name, self.seed, what)
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return record
+
+    def _hidden(self, dataset: fo.Dataset) -> fo.DatasetView:
+        """The test images; also a validation set that came with the data, as its labels are right,
+        while one that was drawn from the training images is as noisy as they are."""
+        own_val = not self.row.val and self.row.kind is None
+        return dataset.match_tags(["test", "val"] if own_val else "test")
 
     def _features(self, dataset: fo.Dataset) -> np.ndarray:
         path = self.work.parent / "features.npy"

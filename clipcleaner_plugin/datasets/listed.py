@@ -82,7 +82,7 @@ def clothing1m(root: Path, variant: str | None, progress: Progress) -> Source:
     """Reads the million of ``noisy_train_key_list.txt`` and the clean lists for val and test."""
     lists = root / "annotations" if (root / "annotations").is_dir() else root
     numbers = {
-        name: {key: (where, number) for where, key, number in _listed(need(lists / name, "labels"))}
+        name: {key: number for _, key, number in _listed(need(lists / name, "labels"))}
         for name in ("noisy_label_kv.txt", "clean_label_kv.txt")
     }
     rows = []
@@ -95,8 +95,8 @@ def clothing1m(root: Path, variant: str | None, progress: Progress) -> Source:
         for line, key in _lines(path):
             if key not in numbers[labels]:
                 raise LayoutError(f"{path}, line {line}: {key} has no label in {labels}")
-            where, number = numbers[labels][key]
-            rows.append((inside(root, key, where), class_name(CLOTHING1M, number, where), split))
+            label = class_name(CLOTHING1M, numbers[labels][key], f"{lists / labels}, {key}")
+            rows.append((inside(root, key, f"{path}, line {line}"), label, split))
     return _source(CLOTHING1M, rows)
 
 
