@@ -73,7 +73,7 @@ def report(info: dict[str, Any]) -> str:
     else:
         found = "\n\n".join(
             [
-                _table(("Verdict", "Samples"), info["counts"].items()),
+                _table(("Verdict", "Labels"), info["counts"].items()),
                 _sentences(record),
                 *(f"**Note:** {text}" for text in record["warnings"]),
             ]
@@ -88,7 +88,7 @@ def _sentences(record: dict[str, Any]) -> str:
     rate, low, high = record["noise_rate"][:3]
     noise = "unknown" if rate is None else f"{rate:.1%} ({low:.1%} to {high:.1%})"
     text = (
-        f"Estimated noise rate {noise}, of {record['samples']:,} samples in "
+        f"Estimated noise rate {noise}, of {record['samples']:,} labels in "
         f"{len(record['classes']):,} classes, computed in {record['seconds']:.1f} s."
     )
     if record.get("open_set"):

@@ -8,6 +8,8 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
+from clipcleaner_plugin.review_log import samples_text
+
 from .forms import block, run_form
 from .update_selection import reselect
 
@@ -71,7 +73,7 @@ class GetReviewReport(foo.Operator):
 def report_text(found: ReviewMeasurement) -> str:
     """Writes a measurement as Markdown."""
     rest = found.drawn - found.decided - found.dropped
-    progress = f"**{found.decided:,} of {found.drawn:,} samples decided**"
+    progress = f"**{found.decided:,} of {samples_text(found.drawn, found.unit)} decided**"
     progress += f", {found.dropped:,} dropped" if found.dropped else ""
     progress += f", {rest:,} to go" if rest else ""
     rows = [

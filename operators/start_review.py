@@ -9,6 +9,9 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
+from clipcleaner_plugin.layout import layout_of
+from clipcleaner_plugin.review_log import samples_text
+
 from .forms import block, run_form
 from .review_form import reviewer
 from .showing import explaining_fields
@@ -16,7 +19,7 @@ from .showing import explaining_fields
 LABEL = "Start CLIPCleaner review"
 _DEFAULT = 200
 _HOW = (
-    "Draws samples at random, half of them flagged, in random order. Confirm the right labels and "
+    "Draws labels at random, half of them flagged, in random order. Confirm the right labels and "
     "replace the wrong ones, as many as you like; **CLIPCleaner review report** then says what "
     "share of the list is wrong, and what share of the rest."
 )
@@ -45,8 +48,10 @@ class StartReview(foo.Operator):
         view = self(ctx.dataset, key, who=reviewer(ctx), **options)
         ctx.ops.set_view(view=view)
         ctx.ops.set_active_fields(explaining_fields(ctx, key))
-        n = len(view)
-        ctx.ops.notify(f"{n:,} samples to review, kept as the view {key!r}: review sample")
+        n, unit = len(view), layout_of(ctx.dataset.get_brain_info(key).config).unit
+        ctx.ops.notify(
+            f"{samples_text(n, unit)} to review, kept as the view {key!r}: review sample"
+        )
         return {"key": key, "samples": n}
 
     def __call__(
@@ -73,11 +78,18 @@ def _input_sample(ctx: foo.executor.ExecutionContext, inputs: types.Object, key:
         block(inputs, "This run cannot be reviewed", str(error))
         return
     inputs.md(_HOW, name="how")
-    inputs.int("n", default=_DEFAULT, min=2, max=10_000, required=True, label="Number of samples")
+    inputs.int(
+        "n",
+        default=_DEFAULT,
+        min=2,
+        max=10_000,
+        required=True,
+        label=f"Number of {results.layout.unit}s",
+    )
     inputs.int("seed", default=51, min=0, label="Seed")
     if results.config.review_sample:
         warning = types.Warning(
             label="A sample of this run was drawn before",
-            description="Drawing replaces it; what was decided about its samples stays",
+            description="Drawing replaces it; what was decided stays",
         )
         inputs.view("replaces", warning)

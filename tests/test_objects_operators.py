@@ -162,6 +162,7 @@ def test_views_info_and_deletion(boxed: Boxed) -> None:
 
 
 def test_a_review_sample_is_drawn(boxed: Boxed) -> None:
+    assert form("start_review", boxed.dataset)["n"]["view"]["label"] == "Number of objects"
     result = execute("start_review", boxed.dataset, params={"n": 20})
     assert result.result["samples"] == 20
     (shown,) = (body["view"] for name, body in requests(result) if name.endswith("set_view"))
