@@ -14,7 +14,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -32,6 +34,7 @@ import sys, fiftyone as fo
 dataset = fo.load_dataset(sys.argv[1])
 fo.launch_app(dataset, remote=True, port=int(sys.argv[2]), address="127.0.0.1").wait(-1)
 """
+_PICTURE_BYTES = 400_000  # those of photos are larger, and get a palette of 256 colors
 _TIMEOUT = 60  # seconds; every step is polled, so that only a failure takes as long
 
 
@@ -152,7 +155,11 @@ def take_picture(page: Page, name: str) -> None:
         page.mouse.move(5, 5)  # no tooltip in the picture
         page.wait_for_timeout(3000)
         Path(folder).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=str(Path(folder) / f"{name}.png"))
+        path = Path(folder) / f"{name}.png"
+        page.screenshot(path=str(path))
+        if path.stat().st_size > _PICTURE_BYTES:
+            picture = Image.open(path).convert("RGB")
+            picture.quantize(palette=picture.quantize()).save(path, optimize=True)  # dithered
 
 
 def wait_until(condition: Callable[[], bool], what: str, page: Page, seconds: int = 180) -> None:
@@ -170,5 +177,64 @@ def click_at(page: Page, target: Locator) -> None:
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)
     page.wait_for_timeout(300)  # plotly finds out what it is over
+    page.mouse.down()
+    page.mouse.up()
+
+
+def open_panel(page: Page) -> Locator:
+    """Opens the panel with its button above the grid."""
+    page.locator('img[src*="panel.svg"]').click()
+    panel = page.locator('[data-cy="panel-content-clipcleaner"]')
+    panel.wait_for()
+    return panel
+
+
+def open_form(page: Page, icon: str) -> Locator:
+    """Presses one of the plugin's buttons, of the grid or of the open sample, by its icon."""
+    page.locator(f'img[src*="{icon}.svg"]').last.click()
+    return page.locator('[data-cy="operators-prompt-modal"]')
+
+
+def open_sample(page: Page) -> None:
+    """Opens the first sample of the grid."""
+    sample = page.locator('[data-cy="fo-grid"] [data-cy="looker"]').first
+    box = sample.bounding_box()
+    assert box is not None
+    # The upper part of a small one is a box to tick
+    sample.click(position={"x": box["width"] / 2, "y": 0.7 * box["height"]})
+    page.locator('[data-cy="modal"]').wait_for()
+    page.locator('[data-cy="modal"] [data-cy="looker"]').or_(
+        page.locator('[data-cy="modal-looker-container"]')
+    ).first.wait_for()
+
+
+def close_sample(page: Page) -> None:
+    """Closes the open sample."""
+
+    def closed() -> bool:
+        page.keyboard.press("Escape")  # a busy page may miss it
+        return page.locator('[data-cy="modal"]').count() == 0
+
+    wait_until(closed, "the closing of the sample", page)
+
+
+def click_cell(page: Page, panel: Locator, given: str, suggested: str) -> None:
+    """Clicks a cell of the heat map, which is one picture: its place follows from the ticks."""
+    panel.locator("g.heatmaplayer image").wait_for()
+    ticks = [
+        panel.locator("g.xtick text", has_text=suggested),
+        panel.locator("g.ytick text", has_text=given),
+    ]
+    boxes: list[Any] = []
+
+    def settled() -> bool:
+        nonlocal boxes
+        before, boxes = boxes, [tick.bounding_box() for tick in ticks]
+        return None not in boxes and boxes == before
+
+    wait_until(settled, "the ticks of the heat map have found their place", page)
+    column, row = boxes
+    page.mouse.move(column["x"] + column["width"] / 2, row["y"] + row["height"] / 2)
+    page.wait_for_timeout(300)
     page.mouse.down()
     page.mouse.up()

@@ -8,8 +8,6 @@ Pictures for the documentation are taken where SCREENSHOTS names a folder::
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import fiftyone as fo
@@ -19,35 +17,20 @@ from app_browser import (
     field,
     grid_count,
     open_operator,
-    open_page,
-    serve,
     submit,
     take_picture,
     wait_for_count,
 )
-from noisy_digits import noisy_demo
 
 if TYPE_CHECKING:
+    from app_browser import App
     from playwright.sync_api import Page
 
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture
-def noisy() -> Iterator[fo.Dataset]:
-    dataset = noisy_demo("handwritten-digits")
-    yield dataset
-    dataset.delete()
-
-
-def test_wrong_labels_are_found_and_shown(
-    noisy: fo.Dataset, repo_root: Path, chromium: str, tmp_path: Path
-) -> None:
-    log, failure = tmp_path / "server.log", tmp_path / "page.png"
-    with (
-        serve(noisy.name, repo_root, log) as address,
-        open_page(address, chromium, failure) as page,
-    ):
+def test_wrong_labels_are_found_and_shown(noisy_digits: fo.Dataset, app: App) -> None:
+    with app(noisy_digits) as page:
         form = open_operator(page, "Apply CLIPCleaner")
         choose(page, form, "Label field", "ground_truth")
         field(form, "Model").click()
@@ -58,14 +41,14 @@ def test_wrong_labels_are_found_and_shown(
         submit(form)
         toast = page.get_by_text(re.compile(r"labels look wrong|CLIPCleaner failed")).first
         toast.wait_for()
-        assert f"of {len(noisy)} labels look wrong" in toast.inner_text()
+        assert f"of {len(noisy_digits)} labels look wrong" in toast.inner_text()
         page.get_by_role("button", name="Done").click()
 
-        found = planted_errors_found(noisy)
+        found = planted_errors_found(noisy_digits)
         wait_for_count(page, found)
 
         load(page, "Clean")
-        wait_for_count(page, noisy.match({"clipcleaner_verdict": "clean"}).count())
+        wait_for_count(page, noisy_digits.match({"clipcleaner_verdict": "clean"}).count())
         load(page, "Mislabeled")
         wait_for_count(page, found)
         take_picture(page, "app-mislabeled")
@@ -77,12 +60,12 @@ def test_wrong_labels_are_found_and_shown(
         take_picture(page, "app-run-info")
 
 
-def planted_errors_found(noisy: fo.Dataset) -> int:
+def planted_errors_found(dataset: fo.Dataset) -> int:
     """Checks in the database that the mislabeled view holds the planted errors."""
-    noisy.reload()
-    view = noisy.load_saved_view("clipcleaner: mislabeled")
+    dataset.reload()
+    view = dataset.load_saved_view("clipcleaner: mislabeled")
     pairs = ["ground_truth.label", "trusted_label.label"]
-    wrong = {i for i, a, b in zip(*noisy.values(["id", *pairs]), strict=True) if a != b}
+    wrong = {i for i, a, b in zip(*dataset.values(["id", *pairs]), strict=True) if a != b}
     shown = set(view.values("id"))
     assert len(wrong) > 200
     assert len(shown & wrong) / len(shown) >= 0.9, "precision"

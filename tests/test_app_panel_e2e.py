@@ -19,42 +19,23 @@ import fiftyone as fo
 import pytest
 from app_browser import (
     click_at,
+    click_cell,
     field,
     grid_count,
-    open_page,
-    serve,
+    open_panel,
     submit,
     take_picture,
     wait_for_count,
     wait_until,
 )
-from noisy_digits import noisy_demo
 
 import clipcleaner_plugin as cc
 
 if TYPE_CHECKING:
+    from app_browser import App
     from playwright.sync_api import Locator, Page
 
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture
-def noisy() -> Iterator[fo.Dataset]:
-    dataset = noisy_demo("handwritten-digits")
-    yield dataset
-    dataset.delete()
-
-
-@pytest.fixture
-def results(noisy: fo.Dataset) -> Any:
-    return cc.apply_clipcleaner(noisy, model=cc.TINY_CLIP, pretrained=None, progress=False)
-
-
-def open_panel(page: Page) -> Locator:
-    page.locator('img[src*="panel.svg"]').click()
-    panel = page.locator('[data-cy="panel-content-clipcleaner"]')
-    panel.wait_for()
-    return panel
 
 
 def bars(panel: Locator, least: int = 3) -> list[Locator]:
@@ -78,16 +59,11 @@ def slide(panel: Locator, place: int, share: float) -> None:
     slider.click(position={"x": share * box["width"], "y": box["height"] / 2})
 
 
-def test_a_click_shows_its_samples(
-    noisy: fo.Dataset, results: Any, repo_root: Path, chromium: str, tmp_path: Path
-) -> None:
+def test_a_click_shows_its_samples(noisy_digits: fo.Dataset, results: Any, app: App) -> None:
     n = results.counts()
-    with (
-        serve(noisy.name, repo_root, tmp_path / "server.log") as address,
-        open_page(address, chromium, tmp_path / "page.png") as page,
-    ):
+    with app(noisy_digits) as page:
         panel = open_panel(page)
-        panel.get_by_text(f"{n['mislabeled']} of {len(noisy)} labels look wrong").wait_for()
+        panel.get_by_text(f"{n['mislabeled']} of {len(noisy_digits)} labels look wrong").wait_for()
 
         panel.get_by_role("button", name=f"Uncertain {n['uncertain']}").click()
         wait_for_count(page, n["uncertain"])
@@ -121,19 +97,7 @@ def test_a_click_shows_its_samples(
         take_picture(page, "app-views")
         submit(form, "Load")
         wait_for_count(page, len(results.view("near_threshold")))
-        assert noisy.count_values("clipcleaner_verdict") == {k: v for k, v in n.items() if v}
-
-
-def click_cell(page: Page, panel: Locator, given: str, suggested: str) -> None:
-    """Clicks a cell of the heat map, which is one picture: its place follows from the ticks."""
-    panel.locator("g.heatmaplayer image").wait_for()
-    column = panel.locator("g.xtick text", has_text=suggested).bounding_box()
-    row = panel.locator("g.ytick text", has_text=given).bounding_box()
-    assert column is not None and row is not None
-    page.mouse.move(column["x"] + column["width"] / 2, row["y"] + row["height"] / 2)
-    page.wait_for_timeout(300)
-    page.mouse.down()
-    page.mouse.up()
+        assert noisy_digits.count_values("clipcleaner_verdict") == {k: v for k, v in n.items() if v}
 
 
 def more_views(page: Page, panel: Locator) -> Locator:
@@ -144,13 +108,10 @@ def more_views(page: Page, panel: Locator) -> Locator:
 
 
 def test_thresholds_are_tried_applied_and_taken_back(
-    noisy: fo.Dataset, results: Any, repo_root: Path, chromium: str, tmp_path: Path
+    noisy_digits: fo.Dataset, results: Any, app: App
 ) -> None:
-    before, thetas = verdicts(noisy), results.thetas
-    with (
-        serve(noisy.name, repo_root, tmp_path / "server.log") as address,
-        open_page(address, chromium, tmp_path / "page.png") as page,
-    ):
+    before, thetas = verdicts(noisy_digits), results.thetas
+    with app(noisy_digits) as page:
         panel = open_panel(page)
         panel.get_by_role("tab", name="Thresholds").click()
         slide(panel, 2, 0.99)
@@ -159,33 +120,30 @@ def test_thresholds_are_tried_applied_and_taken_back(
         promised = re.search(r"clean [\d,]+ → ([\d,]+)", preview.inner_text())
         assert promised is not None
         take_picture(page, "app-panel-thresholds")
-        assert verdicts(noisy) == before, "nothing is changed before it is applied"
+        assert verdicts(noisy_digits) == before, "nothing is changed before it is applied"
 
         panel.get_by_role("button", name="Apply", exact=True).click()
         changed = panel.get_by_role("button", name=f"Clean {promised[1]}")
         changed.wait_for()
-        assert verdicts(noisy).count("clean") == int(promised[1]) < before.count("clean")
+        assert verdicts(noisy_digits).count("clean") == int(promised[1]) < before.count("clean")
 
         page.reload()  # panels come back; none of its handlers may change anything then
         changed.wait_for()
         back = panel.get_by_role("button", name="Back to 0.50 / 0.80 / 0.50")
         back.wait_for()
-        assert verdicts(noisy).count("clean") == int(promised[1])
-        assert grid_count(page) == len(noisy)
+        assert verdicts(noisy_digits).count("clean") == int(promised[1])
+        assert grid_count(page) == len(noisy_digits)
         back.click()
         panel.get_by_role("button", name=f"Clean {before.count('clean')}").wait_for()
-        assert verdicts(noisy) == before
-        assert cc.load_results(noisy).thetas == thetas
+        assert verdicts(noisy_digits) == before
+        assert cc.load_results(noisy_digits).thetas == thetas
 
 
 def test_a_first_run_is_started_in_the_panel_and_made_by_a_worker(
-    noisy: fo.Dataset, repo_root: Path, chromium: str, tmp_path: Path
+    noisy_digits: fo.Dataset, app: App, repo_root: Path, tmp_path: Path
 ) -> None:
-    noisy.persistent = True  # a worker loads it by its name
-    with (
-        serve(noisy.name, repo_root, tmp_path / "server.log") as address,
-        open_page(address, chromium, tmp_path / "page.png") as page,
-    ):
+    noisy_digits.persistent = True  # a worker loads it by its name
+    with app(noisy_digits) as page:
         panel = open_panel(page)
         panel.get_by_text("No run yet").wait_for()
         take_picture(page, "app-panel-empty")
@@ -199,12 +157,12 @@ def test_a_first_run_is_started_in_the_panel_and_made_by_a_worker(
         page.get_by_role("menuitem", name=re.compile("^Schedule")).click()
         submit(form, "Schedule")
         page.get_by_text("successfully scheduled").first.wait_for()
-        assert cc.list_runs(noisy) == []
+        assert cc.list_runs(noisy_digits) == []
         with worker(repo_root, tmp_path / "worker.log"):
-            wait_until(lambda: is_finished(noisy), "the run of the worker", page)
+            wait_until(lambda: is_finished(noisy_digits), "the run of the worker", page)
         page.reload()
-        found = cc.load_results(noisy).counts()["mislabeled"]
-        panel.get_by_text(f"{found} of {len(noisy)} labels look wrong").wait_for()
+        found = cc.load_results(noisy_digits).counts()["mislabeled"]
+        panel.get_by_text(f"{found} of {len(noisy_digits)} labels look wrong").wait_for()
         panel.get_by_role("button", name=f"Mislabeled {found}").click()
         wait_for_count(page, found)
 
@@ -227,8 +185,8 @@ def worker(plugins_dir: Path, log: Path) -> Iterator[None]:
         process.wait(30)
 
 
-def is_finished(noisy: fo.Dataset) -> bool:
-    noisy.reload()
-    if not cc.list_runs(noisy):
+def is_finished(dataset: fo.Dataset) -> bool:
+    dataset.reload()
+    if not cc.list_runs(dataset):
         return False
-    return bool(cc.get_run_info(noisy)["finished"])
+    return bool(cc.get_run_info(dataset)["finished"])
