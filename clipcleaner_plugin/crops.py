@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from PIL import Image
@@ -67,15 +67,21 @@ def _is_box(value: Any) -> bool:
     )
 
 
-def media_stamp(media: Media) -> tuple[int, int]:
+def media_stamp(
+    media: Media, look: Callable[[str], tuple[int, int]] = file_stamp
+) -> tuple[int, int]:
     """Returns two numbers that change with the file, and with the box.
+
+    Args:
+        media: a file, or a part of one
+        look: returns the stamp of a file
 
     Raises:
         ImageReadError: as :func:`clipcleaner_plugin.images.file_stamp`, or if there is no box
     """
     if isinstance(media, str):
-        return file_stamp(media)
-    size, mtime = file_stamp(media.path)
+        return look(media)
+    size, mtime = look(media.path)
     if isinstance(media.box, str):
         raise ImageReadError(f"{media.path}: {media.box}")
     text = repr((mtime, media.box)).encode()

@@ -1,8 +1,8 @@
-"""What reviewers have decided about labels: one field of the dataset, shared by all runs on it.
+"""What reviewers have decided about labels: a field of the samples, or an attribute of the objects.
 
-Decisions belong to a dataset and a label field, not to a run: renaming, deleting or repeating a
-run leaves them as they are. They are part of the samples, and so are copied, exported and deleted
-with them.
+All runs on a label field share it. Decisions belong to a dataset and a label field, not to a run:
+renaming, deleting or repeating a run leaves them as they are. They are part of the samples, and so
+are copied, exported and deleted with them.
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from .crops import Media, media_stamp
-from .images import ImageReadError
+from .images import ImageReadError, file_stamp
 
 if TYPE_CHECKING:
     from .store import EmbeddingStore
@@ -124,11 +125,12 @@ def _stamps(media: Sequence[Media]) -> Iterator[tuple[int, int] | str]:
 
 
 def _stamps_of(media: Sequence[Media]) -> list[tuple[int, int] | str]:
-    return [_stamp(one) for one in media]
+    look = lru_cache(maxsize=1)(file_stamp)  # the objects of an image follow each other
+    return [_stamp(one, look) for one in media]
 
 
-def _stamp(media: Media) -> tuple[int, int] | str:
+def _stamp(media: Media, look: Callable[[str], tuple[int, int]]) -> tuple[int, int] | str:
     try:
-        return media_stamp(media)
+        return media_stamp(media, look)
     except ImageReadError as err:
         return str(err)
