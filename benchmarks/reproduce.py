@@ -23,7 +23,7 @@ import numpy as np
 import clipcleaner_plugin as cc
 from benchmarks import reproduced
 from benchmarks.data import DataMissingError
-from benchmarks.rows import ROWS, Row
+from benchmarks.rows import RECIPES, ROWS, Row
 from clipcleaner_plugin.datasets import GIVEN_FIELD, TRUSTED_FIELD
 from clipcleaner_plugin.splits import stratified
 from clipcleaner_plugin.trainer import TrainerOptions, run_folder, train
@@ -46,6 +46,7 @@ class Job:
         work: the folder of this job
         epochs: instead of the row's
         device: for the networks; empty = the best one at hand
+        recipes: to train with
     """
 
     name: str
@@ -55,6 +56,7 @@ class Job:
     work: Path
     epochs: int | None
     device: str
+    recipes: tuple[str, ...]
 
     @property
     def label_field(self) -> str:
@@ -71,7 +73,7 @@ class Job:
         dataset = self.dataset()
         yield self._kept("selection", lambda: self.select(dataset))
         bundle = self.bundle(dataset)
-        for recipe in self.row.recipes:
+        for recipe in self.recipes:
             what = f"{recipe}-{self.epochs}-epochs" if self.epochs else recipe
             yield self._kept(what, lambda: self.train(bundle, recipe))  # noqa: B023  called at once
 
@@ -238,13 +240,20 @@ def main(argv: list[str] | None = None) -> int:
     records: list[dict[str, Any]] = []
     for seed in range(FIRST_SEED, FIRST_SEED + args.seeds):
         work = args.work / args.row / f"seed-{seed}"
-        job = Job(args.row, ROWS[args.row], seed, args.root, work, args.epochs, args.device)
+        recipes = tuple(args.recipes or ROWS[args.row].recipes)
+        job = Job(
+            args.row, ROWS[args.row], seed, args.root, work, args.epochs, args.device, recipes
+        )
         try:
             records += job.run()
         except (DataMissingError, cc.datasets.LayoutError) as error:
             print(f"No data for {args.row}: {error}", file=sys.stderr)
             return 2
-    for path in reproduced.write(args.results, args.row, ROWS[args.row].about, records):
+    name = f"{args.row}-{args.epochs}-epochs" if args.epochs else args.row
+    options = f"--row {args.row} --seeds {args.seeds}"
+    options += f" --epochs {args.epochs}" if args.epochs else ""
+    options += f" --recipes {' '.join(args.recipes)}" if args.recipes else ""
+    for path in reproduced.write(args.results, name, options, ROWS[args.row].about, records):
         print(path)
     return 0
 
@@ -262,6 +271,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, default=1, help="repetitions (default: %(default)s)")
     parser.add_argument("--epochs", type=int, help="instead of the row's own number")
+    parser.add_argument("--recipes", nargs="+", choices=RECIPES, help="instead of the row's own")
     parser.add_argument("--device", default="", help="for training, such as cuda or cpu")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the report")
     args = parser.parse_args(argv)

@@ -14,12 +14,15 @@ from benchmarks.machine import describe
 _PACKAGES = ("numpy", "torch", "torchvision", "fiftyone")
 
 
-def write(folder: Path, row: str, about: str, records: Sequence[dict[str, Any]]) -> list[Path]:
-    """Writes ``reproduce-ROW.md`` and ``.json``.
+def write(
+    folder: Path, name: str, options: str, about: str, records: Sequence[dict[str, Any]]
+) -> list[Path]:
+    """Writes ``reproduce-NAME.md`` and ``.json``.
 
     Args:
         folder: where to
-        row: name of the row
+        name: of the row, and what differs from it
+        options: of the command line
         about: data, noise and embeddings, in words
         records: of all seeds
 
@@ -28,10 +31,10 @@ def write(folder: Path, row: str, about: str, records: Sequence[dict[str, Any]])
     """
     folder.mkdir(parents=True, exist_ok=True)
     machine = describe(*_PACKAGES)
-    lines = [f"# {row}", "", f"{about}. `python -m benchmarks.reproduce --row {row}` on {machine}."]
-    text, data = folder / f"reproduce-{row}.md", folder / f"reproduce-{row}.json"
+    lines = [f"# {name}", "", f"{about}. `python -m benchmarks.reproduce {options}` on {machine}."]
+    text, data = folder / f"reproduce-{name}.md", folder / f"reproduce-{name}.json"
     text.write_text("\n".join([*lines, *_selection(records), *_training(records), ""]))
-    content = {"row": row, "about": about, "machine": machine, "records": list(records)}
+    content = {"name": name, "about": about, "machine": machine, "records": list(records)}
     data.write_text(json.dumps(content, indent=1) + "\n")
     return [text, data]
 
@@ -76,7 +79,7 @@ def _training(records: Sequence[dict[str, Any]]) -> Iterator[str]:
         "validation images, with labels as given. Mean of the seeds, and the standard deviation.",
         "",
         "| recipe | last | best | last, by seed | labels trained on at the end | of them right "
-        "| seconds |",
+        "| seconds of the clock |",
         "|---|---|---|---|---|---|---|",
     )
     for recipe in recipes:

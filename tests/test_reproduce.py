@@ -106,7 +106,9 @@ def test_a_row_goes_on_where_it_was(tiny: list[str], tmp_path: Path) -> None:
 def test_a_dataset_that_was_not_finished_is_made_anew(tiny: list[str]) -> None:
     half = fo.Dataset("reproduce-tiny-3047", persistent=True)
     half.add_samples([fo.Sample(filepath="/nowhere.jpg")], progress=False)
-    job = reproduce.Job("tiny", ROWS["tiny"], 3047, Path(tiny[3]), Path(tiny[5]) / "s", None, "")
+    job = reproduce.Job(
+        "tiny", ROWS["tiny"], 3047, Path(tiny[3]), Path(tiny[5]) / "s", None, "", ()
+    )
     dataset = job.dataset()
     assert len(dataset) == 144
     assert dataset.count_sample_tags() == {"train": 108, "val": 12, "test": 24}
