@@ -14,7 +14,9 @@ import pytest
 from app_browser import (
     choose,
     field,
+    open_form,
     open_operator,
+    open_sample,
     submit,
     take_picture,
     wait_for_count,
@@ -86,6 +88,13 @@ def test_objects_are_found_and_reviewed(digits_in_boxes: fo.Dataset, app: App) -
         form.wait_for(state="detached")
         wait_for_count(page, len(ids))
         assert decisions(dataset) == before
+
+        open_sample(page)
+        form = open_form(page, "confirm")
+        form.get_by_text("the object that is open").wait_for()
+        submit(form, "Confirm")
+        page.get_by_text("1 object confirmed").first.wait_for()
+        assert decisions(dataset) == {**before, ids[0]: (before[ids[0]][0], "confirmed")}
 
 
 def enlarge(page: Page) -> None:
