@@ -125,7 +125,7 @@ def field(form: Locator, label: str) -> Locator:
 def choose(page: Page, form: Locator, label: str, option: str) -> None:
     """Chooses an option of the dropdown below a label."""
     form.locator(f"xpath=//*[text()='{label}']/following::*[@role='combobox'][1]").click()
-    page.get_by_role("option", name=option, exact=True).click()
+    page.get_by_role("option", name=re.compile(rf"^{re.escape(option)}\b")).click()
 
 
 def submit(form: Locator, label: str = "Execute") -> None:
