@@ -13,6 +13,7 @@ import fiftyone as fo
 import pytest
 from app_browser import (
     choose,
+    close_sample,
     field,
     open_form,
     open_operator,
@@ -74,27 +75,30 @@ def test_objects_are_found_and_reviewed(digits_in_boxes: fo.Dataset, app: App) -
         take_picture(page, "app-patches")
 
         before = decisions(dataset)
-        select(page, 0)
-        form = open_operator(page, "Accept suggested labels")
-        form.get_by_text("1 selected object").wait_for()
-        submit(form, "Relabel")
-        page.get_by_text("1 object relabeled").first.wait_for()
-        wait_for_count(page, len(ids) - 1)
-        assert decisions(dataset)[ids[0]] == (suggested[0], "relabeled")
-
-        form = open_operator(page, "Undo CLIPCleaner review")
-        form.get_by_text("will be as before").wait_for()
-        submit(form, "Undo")
-        form.wait_for(state="detached")
-        wait_for_count(page, len(ids))
-        assert decisions(dataset) == before
-
         open_sample(page)
         form = open_form(page, "confirm")
         form.get_by_text("the object that is open").wait_for()
         submit(form, "Confirm")
         page.get_by_text("1 object confirmed").first.wait_for()
+        close_sample(page)
+        wait_for_count(page, len(ids) - 1)
         assert decisions(dataset) == {**before, ids[0]: (before[ids[0]][0], "confirmed")}
+
+        select(page, 0)
+        form = open_operator(page, "Accept suggested labels")
+        form.get_by_text("1 selected object").wait_for()
+        submit(form, "Relabel")
+        page.get_by_text("1 object relabeled").first.wait_for()
+        wait_for_count(page, len(ids) - 2)
+        assert decisions(dataset)[ids[1]] == (suggested[1], "relabeled")
+
+        for _ in range(2):
+            form = open_operator(page, "Undo CLIPCleaner review")
+            form.get_by_text("will be as before").wait_for()
+            submit(form, "Undo")
+            form.wait_for(state="detached")
+        wait_for_count(page, len(ids))
+        assert decisions(dataset) == before
 
 
 def enlarge(page: Page) -> None:
