@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .gaussians import GaussianFitter, Gaussians
-from .noise_model import Evidence, NoiseModel, fit_noise_model, spread, start_model
+from .noise_fit import fit_noise_model, spread, start_model
+from .noise_model import Evidence, NoiseModel
 from .zeroshot import log_softmax
 
 GAUSSIAN_SCALE = 0.2  # densities in hundreds of dimensions are far too sure of themselves

@@ -12,7 +12,8 @@ from . import visual
 from .cleaning import Cleaning, clean_labels, draw_sample
 from .fitting import in_order, one_blas_thread
 from .inputs import Inputs
-from .noise_model import NoiseModel, start_model
+from .noise_fit import start_model
+from .noise_model import NoiseModel
 from .visual import VisualModels
 from .zeroshot import ZeroShot
 

@@ -1,0 +1,260 @@
+"""Fits the model of how labels go wrong to given labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .noise_model import (
+    HARD_SCALE,
+    HARD_SHARE,
+    LOOKALIKE_SCALE,
+    NEVER,
+    SMALLEST,
+    Evidence,
+    NoiseModel,
+    clarity,
+    lookalikes,
+)
+from .zeroshot import log_softmax
+
+if TYPE_CHECKING:
+    import torch
+
+# Wrong labels that a pair of classes must have, beyond which it is a habit and not chance. A
+# column of the confusion may not take all the labels of a class: it would not exist.
+LEAST_CONFUSED, LEAST_KEPT = 3.0, 0.1
+_MOST_CONFUSED = 0.8  # of a class, so that a share of right labels is left
+_ROUNDS, _STEPS, _COUNTS = 4, 10, 4
+_ENOUGH = 1e-4  # gain in log-likelihood a sample at which a fit ends
+_SCALES = ((-6.0, 3.0), (-8.0, 2.0))  # bounds of their logarithms, images and language
+_CHANCE = (-11.0, 4.0)  # bounds of the log-odds of a chance
+# Samples that got any label before one was seen: what cannot happen could never be learned
+_IN_ADVANCE = 0.2
+_QUANTILES = 129
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted model and how well it explains the labels.
+
+    Attributes:
+        model: the model
+        surprise: its negative log-likelihood
+        price: what its pairs of classes cost (BIC): half the logarithm of the size of a class for
+            the rate, the logarithm of K for the partner
+    """
+
+    model: NoiseModel
+    surprise: float
+    price: float
+
+
+def start_model(num_classes: int, images_scale: float) -> NoiseModel:
+    """A model to start from: a fifth of the labels wrong, in all ways but carelessness.
+
+    Args:
+        num_classes: K >= 2
+        images_scale: about what the logits of the images need to be calibrated
+    """
+    nothing = np.zeros((num_classes, num_classes))
+    return spread(NoiseModel(images_scale, 0.1, 0.1, 0.05, 0.0, nothing), 2)
+
+
+def spread(model: NoiseModel, strength: float = 1) -> NoiseModel:
+    """Lets every pair of classes be confused a little, so that a fit can find other pairs."""
+    k = len(model.confusion)
+    confusion = 0.5 * model.confusion + strength * 0.05 / (k - 1)
+    np.fill_diagonal(confusion, 0)
+    return replace(model, confusion=confusion)
+
+
+def fit_noise_model(
+    evidence: Evidence,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    start: NoiseModel,
+    least_images_scale: float = 0.0,
+) -> Fit:
+    """Fits the model to given labels by maximum likelihood.
+
+    In turn, by L-BFGS the scales and the chances that all classes share, and by expectation
+    maximisation all chances. The scales have a weak normal prior around their start and around
+    CLIP's own scale (1), which matters for a handful of samples only. Carelessness that is 0 at
+    the start stays 0. Call it within :func:`clipcleaner_plugin.fitting.one_blas_thread`.
+
+    Args:
+        evidence: of n samples
+        labels: (n,) int in [0, K), their given labels
+        weights: (n,) float32 > 0, how many samples each stands for
+        start: where to begin
+        least_images_scale: the least that ``images_scale`` may be
+
+    Returns:
+        the model and its cost in two parts
+    """
+    import torch
+
+    # Samples run along the last axis: over the classes between, a softmax is many times faster
+    tables = [
+        None if t is None else torch.from_numpy(np.ascontiguousarray(t.T))
+        for t in (evidence.images, evidence.language)
+    ]
+    model, prior = start, np.log([start.images_scale, 1.0])
+    least = max(np.log(max(least_images_scale, SMALLEST)), _SCALES[0][0])
+    before = -np.inf
+    for _ in range(_ROUNDS):
+        logits = model.logits(evidence)
+        model = replace(model, clarities=_quantiles(clarity(logits), weights))
+        ambiguity = model.ambiguity(logits)
+        del logits
+        model = _fit_shared(model, prior, least, tables, ambiguity, labels, weights)
+        model, likelihood = _fit_chances(model, evidence, labels, weights)
+        if likelihood - before < _ENOUGH * weights.sum():
+            break
+        before = likelihood
+    k = len(model.confusion)
+    pairs = np.count_nonzero(model.confusion)
+    price = np.log(k) + 0.5 * np.log(max(weights.sum() / k, 1.0))
+    return Fit(model, -likelihood, pairs * price)
+
+
+def _fit_shared(
+    model: NoiseModel,
+    prior: np.ndarray,
+    least: float,
+    tables: list[torch.Tensor | None],
+    ambiguity: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray,
+) -> NoiseModel:
+    """Improves the scales of both opinions and the chances that all classes share."""
+    import torch
+    from scipy.optimize import minimize
+
+    k = len(model.confusion)
+    given = torch.from_numpy(labels)[None]
+    unconfused = torch.from_numpy((1 - model.confusion.sum(axis=1)[labels]).astype(np.float32))
+    confused = torch.from_numpy(model.confusion.astype(np.float32))[:, labels]
+    unclear = torch.from_numpy(ambiguity)
+    each = torch.from_numpy(weights)
+
+    def surprise(numbers: torch.Tensor) -> torch.Tensor:
+        uniform, lookalike, careless = _chances(numbers[2:])
+        logits = sum(
+            (s * t for s, t in zip(numbers[:2].exp(), tables, strict=True) if t is not None),
+            start=torch.zeros(1),
+        )
+        sharp = torch.softmax(logits, dim=0)
+        hard = torch.log_softmax(logits * HARD_SCALE, dim=0).gather(0, given).exp()
+        plain = ((1 - HARD_SHARE) * sharp.gather(0, given) + HARD_SHARE * hard)[0]
+        weak = (logits * LOOKALIKE_SCALE).masked_fill(logits >= logits.amax(dim=0), NEVER)
+        nearby = torch.log_softmax(weak, dim=0).gather(0, given).exp()[0]
+        right = (unconfused - uniform - lookalike - careless).clamp_min(1e-3)
+        total = right * plain + uniform / k + (sharp * confused).sum(dim=0) + lookalike * nearby
+        total = total + careless * (unclear * nearby + (1 - unclear) * plain)
+        loss = -(each * total.clamp_min(SMALLEST).log()).sum(dtype=torch.float64)
+        return loss - _IN_ADVANCE * uniform.log()
+
+    def cost(point: np.ndarray) -> tuple[float, np.ndarray]:
+        numbers = torch.tensor(point, dtype=torch.float32, requires_grad=True)
+        loss = surprise(numbers)
+        loss.backward()
+        assert numbers.grad is not None
+        gradient, off = numbers.grad.numpy().astype(np.float64), point[:2] - prior
+        gradient[:2] += off / 4
+        return float(loss.detach()) + float(off @ off) / 8, gradient
+
+    shared = [model.uniform, model.lookalike, *([model.careless] if model.careless else [])]
+    rest = max(1 - sum(shared), 1e-3)
+    point = np.log([model.images_scale, model.language_scale, *(s / rest for s in shared)])
+    bounds = [(least, _SCALES[0][1]), _SCALES[1], *[_CHANCE] * len(shared)]
+    found = minimize(
+        cost, point, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS}
+    )
+    b, a = np.exp(found.x[:2]).tolist()
+    uniform, lookalike, careless = _chances(torch.from_numpy(found.x[2:])).tolist()
+    return replace(
+        model,
+        images_scale=b,
+        language_scale=a,
+        uniform=uniform,
+        lookalike=lookalike,
+        careless=careless,
+    )
+
+
+def _chances(odds: torch.Tensor) -> torch.Tensor:
+    """Chances of logarithms of odds to a label that is right, (3,); a missing third one is 0."""
+    import torch
+
+    chances = torch.softmax(torch.cat([torch.zeros(1), odds]), dim=0)[1:]
+    return torch.cat([chances, torch.zeros(3 - len(chances))])
+
+
+def _fit_chances(
+    model: NoiseModel, evidence: Evidence, labels: np.ndarray, weights: np.ndarray
+) -> tuple[NoiseModel, float]:
+    """Improves the chances of the ways to be wrong; returns the log-likelihood too."""
+    logits = model.logits(evidence)
+    rows, k = np.arange(len(labels)), logits.shape[1]
+    sharp = np.exp(log_softmax(logits))
+    plain = (1 - HARD_SHARE) * sharp[rows, labels].astype(np.float64)
+    plain += HARD_SHARE * np.exp(log_softmax(logits * np.float32(HARD_SCALE)))[rows, labels]
+    ambiguity = model.ambiguity(logits).astype(np.float64)
+    nearby = lookalikes(logits)[rows, labels].astype(np.float64)
+    del logits
+    mistaken, seen = ambiguity * nearby, (1 - ambiguity) * plain
+    total_weight = float(weights.sum())
+    class_weight = np.bincount(labels, weights, minlength=k)
+    of_label = class_weight / np.maximum(np.bincount(labels, minlength=k), 1)
+    likelihood = 0.0
+    for _ in range(_COUNTS):
+        right = plain * model.right[labels]
+        confused = sharp * model.confusion.T[labels].astype(np.float32)
+        uniform, lookalike = model.uniform / k, model.lookalike * nearby
+        careless = model.careless * (mistaken + seen)
+        total = right + uniform + confused.sum(axis=1, dtype=np.float64) + lookalike + careless
+        total = np.maximum(total, SMALLEST)
+        likelihood = float((weights * np.log(total)).sum())
+        share = (weights / total).astype(np.float64)
+        counts = _sum_by_label(confused * share[:, None].astype(np.float32), labels, k).T
+        sizes = (sharp * ((total - confused.sum(axis=1)) * share)[:, None].astype(np.float32)).sum(
+            axis=0, dtype=np.float64
+        ) + counts.sum(axis=1)
+        counts = np.maximum(counts - LEAST_CONFUSED * of_label, 0)
+        np.fill_diagonal(counts, 0)
+        kept = np.bincount(labels, (right + model.careless * seen) * share, minlength=k)
+        counts[:, kept < np.maximum(LEAST_CONFUSED * of_label, LEAST_KEPT * class_weight)] = 0
+        confusion = counts / np.maximum(sizes, 1)[:, None]
+        confusion *= np.minimum(1, _MOST_CONFUSED / np.maximum(confusion.sum(axis=1), 1e-9))[
+            :, None
+        ]
+        model = replace(
+            model,
+            uniform=max(((uniform * share).sum() + _IN_ADVANCE) / total_weight, 1e-4),
+            lookalike=max((lookalike * share).sum() / total_weight, 1e-5),
+            careless=float((careless * share).sum()) / total_weight,
+            confusion=confusion,
+        )
+    return model, likelihood
+
+
+def _quantiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Evenly spaced quantiles of weighted values, ascending float64."""
+    order = np.argsort(values, kind="stable")
+    below = np.cumsum(weights[order], dtype=np.float64) - 0.5 * weights[order]
+    return np.interp(np.linspace(0, below[-1], _QUANTILES), below, values[order])
+
+
+def _sum_by_label(table: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Sums the rows of each label, (K, K) float64; ``labels`` need no order."""
+    order = np.argsort(labels, kind="stable")
+    sizes = np.bincount(labels, minlength=num_classes)
+    out = np.zeros((num_classes, table.shape[1]))
+    present = np.flatnonzero(sizes)
+    starts = (np.cumsum(sizes) - sizes)[present]
+    out[present] = np.add.reduceat(table[order], starts, axis=0, dtype=np.float64)
+    return out
