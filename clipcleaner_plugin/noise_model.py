@@ -81,9 +81,9 @@ class NoiseModel:
         less clear as long as another label is ahead, and may not lower its odds by that.
         """
         at, slope = self.clarities, _STEEPEST * (self.clarities - self.clarities[0])
-        rank = np.linspace(1, 0, len(at))
-        rank = np.maximum.accumulate(rank * np.exp(slope)) * np.exp(-slope)
-        return np.interp(clarity(logits), at, rank).astype(np.float32)
+        log_rank = np.log(np.linspace(1, SMALLEST, len(at)))
+        log_rank = np.maximum.accumulate(log_rank + slope) - slope
+        return np.interp(clarity(logits), at, np.exp(log_rank)).astype(np.float32)
 
     def logits(self, evidence: Evidence) -> np.ndarray:
         """Both opinions as one, (n, K) float32."""
