@@ -153,6 +153,8 @@ class Job:
         results = json.loads((out / "results.json").read_text())
         metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
         last = metrics[-1]
+        config = json.loads((out / "config.json").read_text())
+        del config["bundle"]  # a path of this machine
         return {
             "recipe": recipe,
             "last": results["last"],
@@ -160,7 +162,7 @@ class Job:
             "epochs": len(metrics),
             "seconds": sum(row["seconds"] for row in metrics),
             "set": {name: last[name] for name in ("set_size", "set_known", "set_right")},
-            "config": json.loads((out / "config.json").read_text()),
+            "config": config,
         }
 
     def _kept(self, what: str, measure: Any) -> dict[str, Any]:
