@@ -30,6 +30,7 @@ from .features import (
     prompt_warnings,
 )
 from .fields import delete_fields, result_fields
+from .given import given_embeddings
 from .inputs import check_options
 from .layout import Layout, layout_of
 from .locks import confirm_lock, one_writer
@@ -69,6 +70,7 @@ def apply_clipcleaner(
     seed: int = 51,
     patches_field: str | None = None,
     alpha: float | None = None,
+    visual_embeddings: str | np.ndarray | None = None,
     batch_size: int | None = None,
     num_workers: int | None = None,
     device: str | None = None,
@@ -113,6 +115,8 @@ def apply_clipcleaner(
             methods name it; the same as ``label_field`` with that field
         alpha (None): how much the boxes of objects grow before they are cut out, or shrink where
             it is negative: by ``100 * alpha`` percent of their width and height
+        visual_embeddings (None): vectors of another model, one that sees more than CLIP, to compare
+            the images with each other by; given like ``embeddings``
         batch_size (None): images per forward pass; None = chosen by device
         num_workers (None): decoding processes; None = chosen by the machine
         device (None): "cuda", "mps" or "cpu"; None = the best one at hand
@@ -172,6 +176,11 @@ def apply_clipcleaner(
         skip_failures=skip_failures,
         progress=progress,
     )
+    looks = None
+    if visual_embeddings is not None:
+        looks = given_embeddings(
+            samples, targets.ids, visual_embeddings, None, layout, "visual_embeddings"
+        )
     features = features_of_names(text_features, targets.classes, prompts, source)
 
     from .scoring import score_labels
@@ -189,6 +198,7 @@ def apply_clipcleaner(
         seed=seed,
         device=device,
         trusted=targets.trusted,
+        visual_features=looks,
     )
 
     written_field = embeddings_field or _inherited_field(dataset, key, embeddings)
@@ -203,6 +213,7 @@ def apply_clipcleaner(
         embeddings_field=written_field,
         owns_embeddings_field=_owns(dataset, written_field),
         embeddings_source=_describe(embeddings),
+        visual_source=_describe(visual_embeddings),
         text_source="given" if text_features is not None else "model" if prompts else "none",
         theta_gmm=theta_gmm,
         theta_cons=theta_cons,

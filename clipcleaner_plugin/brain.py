@@ -31,6 +31,7 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         embeddings_field: the vector field that this run wrote; None = none
         owns_embeddings_field: whether the run made that field, so that it goes with the run
         embeddings_source: the field, similarity key or "array" given instead of computing them
+        visual_source: the same of vectors that images were compared by instead; None = the same
         text_source: "model", "given" or "none"
         theta_gmm, theta_cons, temperature, folds, seed: as in
             :func:`clipcleaner_plugin.apply_clipcleaner`
@@ -52,6 +53,7 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         embeddings_field: str | None = None,
         owns_embeddings_field: bool = True,
         embeddings_source: str | None = None,
+        visual_source: str | None = None,
         text_source: str = "model",
         theta_gmm: float = 0.5,
         theta_cons: float = 0.8,
@@ -75,6 +77,7 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         self.embeddings_field = embeddings_field
         self.owns_embeddings_field = owns_embeddings_field
         self.embeddings_source = embeddings_source
+        self.visual_source = visual_source
         self.text_source = text_source
         self.theta_gmm = theta_gmm
         self.theta_cons = theta_cons
@@ -153,7 +156,11 @@ def vector_fields_of(dataset: fo.Dataset, key: str, config: CLIPCleanerConfig) -
         return []
     for other in dataset.list_brain_runs(method=config.method):
         used = dataset.get_brain_info(other).config
-        if other != key and field in (used.embeddings_field, used.embeddings_source):
+        if other != key and field in (
+            used.embeddings_field,
+            used.embeddings_source,
+            used.visual_source,
+        ):
             return []
     return [field]
 

@@ -20,6 +20,7 @@ def given_embeddings(
     embeddings: Any,
     identity: str | None,
     layout: Layout,
+    option: str = "embeddings",
 ) -> np.ndarray:
     """Returns (N, d) float32 vectors from where the user has them; NaN rows where there is none.
 
@@ -30,13 +31,14 @@ def given_embeddings(
             of a similarity index, or an (N, d) array
         identity: the model whose text tower will be compared with them; None = no text tower
         layout: where the labels are
+        option: what the user calls them, for errors
 
     Raises:
         ValueError: if nothing of that name exists, shapes do not fit, or the field says that its
             vectors come from another model
     """
     if not isinstance(embeddings, str):
-        return _from_array(embeddings, len(ids), layout)
+        return _from_array(embeddings, len(ids), layout, option)
     dataset = samples._root_dataset
     if dataset.has_sample_field(layout.root + embeddings):
         return _from_field(samples, ids, embeddings, identity, layout)
@@ -44,17 +46,17 @@ def given_embeddings(
         return _from_similarity(samples, ids, embeddings, layout)
     vector_fields = sorted(dataset.get_field_schema(ftype=fo.VectorField))
     raise ValueError(
-        f"embeddings={embeddings!r} is neither a field nor a similarity key of {dataset.name!r}; "
+        f"{option}={embeddings!r} is neither a field nor a similarity key of {dataset.name!r}; "
         f"vector fields: {', '.join(vector_fields) or 'none'}; "
         f"keys: {', '.join(dataset.list_brain_runs(type='similarity')) or 'none'}"
     )
 
 
-def _from_array(embeddings: Any, n: int, layout: Layout) -> np.ndarray:
+def _from_array(embeddings: Any, n: int, layout: Layout, option: str) -> np.ndarray:
     array = np.asarray(embeddings)
     if array.ndim != 2 or array.shape[0] != n or array.dtype.kind not in "fiu":
         raise ValueError(
-            f"embeddings must be a numeric array of shape ({n}, d), one row "
+            f"{option} must be a numeric array of shape ({n}, d), one row "
             f"a{'n object' if layout.objects else ' sample'}; found "
             f"shape {array.shape}, dtype {array.dtype}"
         )

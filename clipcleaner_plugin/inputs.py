@@ -20,32 +20,43 @@ class Inputs:
     """Arrays that fit together.
 
     Attributes:
-        image_features: (N, d) real array as it was given; see :meth:`unit_rows`
-        has_image: (N,) bool: the row of features is usable
+        image_features: (N, d) real array as it was given; see :func:`unit_rows`
+        visual_features: (N, e) real array as it was given, for the visual opinion; the same object
+            where there are no others
+        has_image: (N,) bool: the rows of features are usable
         labels: (N,) int64 in [-1, K)
         text_features: K float32 arrays (m_k, d) of unit rows, or None
         num_classes: K >= 0
     """
 
     image_features: np.ndarray
+    visual_features: np.ndarray
     has_image: np.ndarray
     labels: np.ndarray
     text_features: list[np.ndarray] | None
     num_classes: int
 
-    def unit_rows(self, rows: np.ndarray | slice) -> np.ndarray:
-        """Copies some rows of the image features, scaled to unit length.
 
-        Args:
-            rows: (n,) int, or a slice
+def unit_rows(features: np.ndarray, rows: np.ndarray | slice) -> np.ndarray:
+    """Copies some rows of features, scaled to unit length.
 
-        Returns:
-            (n, d) float32; NaN rows where there is no image
-        """
-        return normalize_rows(self.image_features[rows])
+    Args:
+        features: (N, d) real array
+        rows: (n,) int, or a slice
+
+    Returns:
+        (n, d) float32; NaN rows where there is no image
+    """
+    return normalize_rows(features[rows])
 
 
-def check_arrays(image_features: Any, labels: Any, text_features: Any, num_classes: Any) -> Inputs:
+def check_arrays(
+    image_features: Any,
+    labels: Any,
+    text_features: Any,
+    num_classes: Any,
+    visual_features: Any = None,
+) -> Inputs:
     """Checks and normalises the data of ``score_labels``; see there for the arguments.
 
     Returns:
@@ -54,9 +65,15 @@ def check_arrays(image_features: Any, labels: Any, text_features: Any, num_class
     Raises:
         TypeError, ValueError: if they are malformed or do not fit together
     """
-    images = _real_array(image_features, "image_features")
-    if images.ndim != 2 or images.shape[1] == 0:
-        raise ValueError(f"image_features must have the shape (N, d), d >= 1, found {images.shape}")
+    images = _check_features(image_features, "image_features")
+    visual = images
+    if visual_features is not None:
+        visual = _check_features(visual_features, "visual_features")
+        if len(visual) != len(images):
+            raise ValueError(
+                f"visual_features and image_features must have one row a sample, found "
+                f"{len(visual)} and {len(images)}"
+            )
     given = np.asarray(labels)
     if given.ndim != 1:
         raise ValueError(f"labels must have the shape (N,), found {given.shape}")
@@ -82,8 +99,10 @@ def check_arrays(image_features: Any, labels: Any, text_features: Any, num_class
     has_image = np.empty(len(images), dtype=bool)
     for start in range(0, len(images), _BLOCK):
         rows = slice(start, start + _BLOCK)
-        has_image[rows] = np.isfinite(normalize_rows(images[rows])[:, 0])
-    return Inputs(images, has_image, given.astype(np.int64), texts, k)
+        has_image[rows] = np.isfinite(unit_rows(images, rows)[:, 0])
+        if visual is not images:
+            has_image[rows] &= np.isfinite(unit_rows(visual, rows)[:, 0])
+    return Inputs(images, visual, has_image, given.astype(np.int64), texts, k)
 
 
 def check_trusted(trusted: Any, n: int) -> np.ndarray:
@@ -127,6 +146,13 @@ def check_options(
         raise ValueError(f"folds must be >= 2, found {folds}")
     if not 0 <= _integer(seed, "seed") < 2**32:
         raise ValueError(f"seed must lie in [0, 2**32), found {seed}")
+
+
+def _check_features(features: Any, name: str) -> np.ndarray:
+    array = _real_array(features, name)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise ValueError(f"{name} must have the shape (N, d), d >= 1, found {array.shape}")
+    return array
 
 
 def _check_num_classes(num_classes: Any, labels: np.ndarray, texts: list[np.ndarray] | None) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from . import visual
 from .cleaning import Cleaning, clean_labels, draw_sample
 from .fitting import in_order, one_blas_thread
-from .inputs import Inputs
+from .inputs import Inputs, unit_rows
 from .noise_fit import start_model
 from .noise_model import NoiseModel
 from .visual import VisualModels
@@ -38,7 +38,9 @@ class Opinions:
 
     Attributes:
         rows: (n,) int, where these samples stand among all
-        features: (n, d) float32 unit rows
+        features: (n, d) float32 unit rows that the class names are compared with
+        visual_features: (n, e) float32 unit rows that the images are compared by; the same object
+            where there are no others
         labels: (n,) int in [0, K)
         fold_of: (n,) int from :func:`clipcleaner_plugin.visual.assign_folds`
         num_classes: K
@@ -50,6 +52,7 @@ class Opinions:
 
     rows: np.ndarray
     features: np.ndarray
+    visual_features: np.ndarray
     labels: np.ndarray
     fold_of: np.ndarray
     num_classes: int
@@ -66,14 +69,14 @@ class Opinions:
 
     def seen(self, block: slice | np.ndarray) -> np.ndarray | None:
         """Log-probabilities by the model of the paper, (b, K) float32; None where there is none."""
-        return None if self.images is None else self.images.seen(self.features[block])
+        return None if self.images is None else self.images.seen(self.visual_features[block])
 
     def unseen(self, block: slice | np.ndarray) -> np.ndarray:
         """Out-of-fold log-probabilities, (b, K) float32; rows are NaN where there are none."""
         if self.images is None:
             count = len(self.labels[block])
             return np.full((count, self.num_classes), np.nan, dtype=np.float32)
-        return self.images.unseen(self.features[block], self.fold_of[block])
+        return self.images.unseen(self.visual_features[block], self.fold_of[block])
 
     def each_block(self, work: Callable[[slice], T]) -> Iterator[T]:
         """Applies a function to every block of rows, on all cores, and yields what it returns."""
@@ -97,15 +100,19 @@ def form_opinions(
     # the result to the bit, whatever the rounding of sums. The samples of a fold lie together.
     order = np.lexsort([hashes, inputs.labels[rows], fold_of])
     rows, fold_of = rows[order], fold_of[order]
-    features, labels = _gather(inputs, rows), inputs.labels[rows]
+    features, labels = _gather(inputs.image_features, rows), inputs.labels[rows]
+    looks = features
+    if inputs.visual_features is not inputs.image_features:
+        looks = _gather(inputs.visual_features, rows)
     language = ZeroShot(texts, prompt_reduce) if texts else None
     images, noise = None, start_model(max(k, 2), 1)
     if len(np.unique(labels)) > 1:
         doubts = None
         if fold_of.max() >= 0:
-            cleaning = _clean(features, labels, fold_of, k, language)
-            doubts, noise = _doubts(cleaning, features, labels, fold_of, language), cleaning.model
-        images = visual.fit_visual(features, labels, fold_of, k, doubts, device=device)
+            words = _Words(features, language)
+            cleaning = _clean(looks, words, labels, fold_of, k)
+            doubts, noise = _doubts(cleaning, looks, words, labels, fold_of), cleaning.model
+        images = visual.fit_visual(looks, labels, fold_of, k, doubts, device=device)
     # The only image of its class: a model that has seen it says nothing, others know no such class
     lonely = int(np.sum(fold_of == visual.ALWAYS_TRAIN)) if images else len(rows)
     # Unless language is asked, nobody judges it. These samples come first.
@@ -113,6 +120,7 @@ def form_opinions(
     return Opinions(
         rows[scorable],
         features[scorable],
+        looks[scorable],
         labels[scorable],
         fold_of[scorable],
         k,
@@ -123,36 +131,47 @@ def form_opinions(
     )
 
 
+@dataclass(frozen=True)
+class _Words:
+    """The opinion of the class names on images with these features, if there are names."""
+
+    features: np.ndarray
+    language: ZeroShot | None
+
+    def logits(self, rows: np.ndarray | slice) -> np.ndarray | None:
+        if self.language is None:
+            return None
+        return self.language.log_probs(self.features[rows], LANGUAGE_TEMPERATURE)
+
+
 def _clean(
-    features: np.ndarray,
-    labels: np.ndarray,
-    fold_of: np.ndarray,
-    num_classes: int,
-    language: ZeroShot | None,
+    features: np.ndarray, words: _Words, labels: np.ndarray, fold_of: np.ndarray, num_classes: int
 ) -> Cleaning:
     """The first cleaning, by a part of the samples where they are many."""
     sample = draw_sample(labels, num_classes)
-    some = features[sample.rows]
-    logits = None if language is None else language.log_probs(some, LANGUAGE_TEMPERATURE)
+    logits = words.logits(sample.rows)
     with one_blas_thread():
         return clean_labels(
-            some, logits, labels[sample.rows], fold_of[sample.rows], sample.weights, num_classes
+            features[sample.rows],
+            logits,
+            labels[sample.rows],
+            fold_of[sample.rows],
+            sample.weights,
+            num_classes,
         )
 
 
 def _doubts(
     cleaning: Cleaning,
     features: np.ndarray,
+    words: _Words,
     labels: np.ndarray,
     fold_of: np.ndarray,
-    language: ZeroShot | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Another label for each sample, (n,) int, and how probable it is that the given is wrong."""
 
     def look(block: slice) -> tuple[np.ndarray, np.ndarray]:
-        rows = features[block]
-        logits = None if language is None else language.log_probs(rows, LANGUAGE_TEMPERATURE)
-        return cleaning.doubts(rows, logits, labels[block], fold_of[block])
+        return cleaning.doubts(features[block], words.logits(block), labels[block], fold_of[block])
 
     num_classes = len(cleaning.model.confusion)
     with one_blas_thread():
@@ -165,18 +184,20 @@ def _hashes(inputs: Inputs, rows: np.ndarray, seed: int) -> np.ndarray:
     """Hashes of the unit rows, (n,) uint64."""
     parts = [rows[block] for block in _blocks(len(rows))]
     with one_blas_thread():
-        hashed = in_order(lambda part: visual.row_hashes(inputs.unit_rows(part), seed), parts)
+        hashed = in_order(
+            lambda part: visual.row_hashes(unit_rows(inputs.image_features, part), seed), parts
+        )
         return np.concatenate([np.zeros(0, dtype=np.uint64), *hashed])
 
 
-def _gather(inputs: Inputs, rows: np.ndarray) -> np.ndarray:
+def _gather(given: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Copies unit rows, (n, d) float32, in the order given."""
     import torch
 
     # Torch aligns its memory, and a product of matrices may round by where they lie
-    features = torch.empty(len(rows), inputs.image_features.shape[1]).numpy()
+    features = torch.empty(len(rows), given.shape[1]).numpy()
     for block in _blocks(len(rows)):
-        features[block] = inputs.unit_rows(rows[block])
+        features[block] = unit_rows(given, rows[block])
     return features
 
 

@@ -84,6 +84,7 @@ def score_labels(
     seed: int = 51,
     device: str | torch.device | None = None,
     trusted: np.ndarray | None = None,
+    visual_features: np.ndarray | None = None,
 ) -> LabelScores:
     """Scores how likely each given label is right, and suggests a better one.
 
@@ -121,6 +122,9 @@ def score_labels(
             and CUDA differ by rounding. On MPS, which lacks float64, the CPU is used
         trusted (None): (N,) bool array, labels that somebody vouches for: where they can be scored,
             they are clean with score 1, and suggested
+        visual_features (None): (N, e) real array of any scale, by which the images are compared
+            with each other instead, from a model that sees more than CLIP; a row that is not
+            finite, or zero, stands for a missing image
 
     Returns:
         the scores, with one entry for each of the N samples
@@ -136,7 +140,7 @@ def score_labels(
         folds=folds,
         seed=seed,
     )
-    inputs = check_arrays(image_features, labels, text_features, num_classes)
+    inputs = check_arrays(image_features, labels, text_features, num_classes, visual_features)
     vouched = None if trusted is None else check_trusted(trusted, len(inputs.labels))
     opinions = form_opinions(inputs, prompt_reduce, folds, seed, scoring_device(device))
     scores = score_opinions(inputs, opinions, theta_gmm, theta_cons, temperature, seed)
