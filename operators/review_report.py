@@ -11,6 +11,7 @@ from fiftyone.core.collections import SampleCollection
 from clipcleaner_plugin.review_log import samples_text
 
 from .forms import block, run_form
+from .thresholds import change_text
 from .update_selection import reselect
 
 if TYPE_CHECKING:
@@ -138,3 +139,15 @@ def _input_threshold(ctx: foo.executor.ExecutionContext, inputs: types.Object, k
         share = f"at least {precision:.0%} are wrong, by this measurement"
         text = f"Labels with a clean score below **{threshold:.3f}** will be flagged: {share}."
         inputs.md(text, name="threshold")
+        inputs.md(_change(ctx, key, threshold), name="change")
+
+
+def _change(ctx: foo.executor.ExecutionContext, key: str, threshold: float) -> str:
+    """What the threshold would change: a small step of the score may be many labels."""
+    from clipcleaner_plugin.reselection import preview_evidence
+    from clipcleaner_plugin.runs import load_results
+
+    results = load_results(ctx.dataset, key)
+    evidence = preview_evidence(results)
+    then = evidence.counts(results.thetas._replace(theta_score=threshold))
+    return change_text(results.counts(), then, evidence.is_whole)

@@ -208,8 +208,13 @@ def test_from_the_sample_to_the_threshold(noisy: Noisy) -> None:
     threshold = measured.threshold(0.9)
     assert threshold is not None
     assert f"**{threshold:.3f}**" in inputs["threshold"]["default"]
+    foretold = inputs["change"]["default"]
+    before = cc.load_results(noisy.dataset, "run").counts()
     text = execute("review_report", noisy.dataset, apply=True, precision=0.9).result["report"]
     assert "mislabeled" in text
+    counts = cc.load_results(noisy.dataset, "run").counts()
+    assert counts != before
+    assert str(counts["mislabeled"]) in foretold
     assert cc.load_results(noisy.dataset, "run").config.theta_score == threshold
 
 
