@@ -95,3 +95,8 @@ class Boxed:
             for sample in self.dataset._sample_collection.find().sort("_id")
             for found in (sample.get("detections") or {"detections": []})["detections"]
         ]
+
+
+def of_objects(dataset: fo.Dataset, *names: str) -> list[list[Any]]:
+    """Values of all objects, one list a name."""
+    return dataset.values([f"{FIELD}.{FIELD}.{name}" for name in names], unwind=True)
