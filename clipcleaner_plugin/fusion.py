@@ -12,13 +12,17 @@ from .fitting import one_blas_thread
 from .noise_fit import fit_noise_model, spread
 from .noise_model import Evidence, NoiseModel
 from .opinions import LANGUAGE_TEMPERATURE, Opinions
+from .visual import UNSEEN_C
 from .zeroshot import log_softmax
 
 REGRESSION_SCALE = 1.5  # regularised and out of fold, logistic regression is less sure than right
 # Where it seems to be about as sure as right, its classes overlap more than those of right labels
 # do, and labels are taken for careless: nothing else tells ambiguous images that are labeled wrong
-# from images that are hard. Right labels had 1.3 at the least, with features drowned in noise.
+# from images that are hard. Right labels had 1.3 at the least, with features drowned in noise. It
+# holds while the samples say less of a coefficient than the penalty does; with more of them the
+# regression is as sure as right by itself, and nothing is taken for careless.
 SOFT_SCALE, LEAST_SCALE = 1.3, 1.5
+_MOST_INFORMATION = 1.0
 _SUPPOSED_CARELESS = 0.2
 VISUAL_FLOOR = 1e-6  # what the visual model gives to a class that it has never seen
 
@@ -87,7 +91,8 @@ def fit_fusion(opinions: Opinions) -> Fusion:
         if evidence.images is not None:
             images = Evidence(evidence.images, None)
             alone["images"] = fit(images, start=start).model
-            if alone["images"].images_scale < SOFT_SCALE:
+            is_soft = alone["images"].images_scale < SOFT_SCALE
+            if is_soft and _information(opinions, sample.rows) < _MOST_INFORMATION:
                 start, least = replace(start, careless=_SUPPOSED_CARELESS), LEAST_SCALE
                 alone["images"] = fit(images, start=start, least_images_scale=least).model
         model = fit(evidence, start=start, least_images_scale=least).model
@@ -104,6 +109,17 @@ def fit_fusion(opinions: Opinions) -> Fusion:
         alone["images"].images_scale if "images" in alone else 0.0,
         spread_of["language"] / both if both else 0.0,
     )
+
+
+def _information(opinions: Opinions, rows: np.ndarray) -> float:
+    """What the samples say of a coefficient of the regression, as a multiple of its penalty.
+
+    The mean curvature of the loss where all K classes are as probable, ``N / K (1 - 1 / K)`` times
+    the variance of a feature, which is taken from some rows, by that of the penalty, ``1 / C``.
+    """
+    k = opinions.num_classes
+    variance = float(opinions.visual_features[rows].var(axis=0, dtype=np.float64).mean())
+    return UNSEEN_C * len(opinions.labels) / k * (1 - 1 / k) * variance
 
 
 def gather_evidence(opinions: Opinions, rows: np.ndarray | slice) -> Evidence:

@@ -106,6 +106,17 @@ def test_ambiguous_images_taken_for_lookalikes_are_found(
     assert f1(scores, noisy != data.labels) > least
 
 
+def test_right_labels_are_not_taken_for_careless_where_the_samples_say_enough() -> None:
+    """Its regression is as sure as right: many samples for so few features. A fifth was flagged."""
+    random = np.random.default_rng(0)
+    centers = random.standard_normal((10, 64)) * 0.35 / 8
+    labels = random.integers(0, 10, 500)
+    spread = random.standard_normal((500, 64)) / 8 * np.exp(0.5 * random.standard_normal((500, 1)))
+    scores = score_labels(centers[labels] + spread, labels)
+    assert np.mean(scores.visual_label == labels) < 0.8, "the classes overlap"
+    assert np.mean(scores.verdict == "mislabeled") < 0.01
+
+
 def test_clean_labels_of_overlapping_classes_are_left_alone(sets: dict[str, FeatureSet]) -> None:
     """A quarter was flagged by the rule before."""
     data = sets["dtd"]
