@@ -105,12 +105,13 @@ def fit_noise_model(
     model, prior = start, np.log([start.images_scale, 1.0])
     least = max(np.log(max(least_images_scale, SMALLEST)), _SCALES[0][0])
     before = -np.inf
-    for _ in range(_ROUNDS):
+    for turn in range(_ROUNDS):
         logits = model.logits(evidence)
         model = replace(model, clarities=_quantiles(clarity(logits), weights))
         ambiguity = model.ambiguity(logits)
         del logits
-        model = _fit_shared(model, prior, least, tables, ambiguity, labels, weights)
+        # First the scales alone: to take most labels for noise would explain any opinion
+        model = _fit_shared(model, prior, least, tables, ambiguity, labels, weights, turn > 0)
         model, likelihood = _fit_chances(model, evidence, labels, weights)
         if likelihood - before < _ENOUGH * weights.sum():
             break
@@ -129,6 +130,7 @@ def _fit_shared(
     ambiguity: np.ndarray,
     labels: np.ndarray,
     weights: np.ndarray,
+    chances_too: bool,
 ) -> NoiseModel:
     """Improves the scales of both opinions and the chances that all classes share."""
     import torch
@@ -170,7 +172,8 @@ def _fit_shared(
     shared = [model.uniform, model.lookalike, *([model.careless] if model.careless else [])]
     rest = max(1 - sum(shared), 1e-3)
     point = np.log([model.images_scale, model.language_scale, *(s / rest for s in shared)])
-    bounds = [(least, _SCALES[0][1]), _SCALES[1], *[_CHANCE] * len(shared)]
+    bounds = [(least, _SCALES[0][1]), _SCALES[1]]
+    bounds += [_CHANCE if chances_too else (start, start) for start in point[2:].tolist()]
     found = minimize(
         cost, point, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS}
     )
