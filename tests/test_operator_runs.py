@@ -77,7 +77,7 @@ def drain(steps: Iterator[Any]) -> tuple[list[Any], Any]:
 
 
 @pytest.fixture
-def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+def looks_often(plugin: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a fast machine is not done before the first look."""
     monkeypatch.setattr(module("running"), "_POLL", 0.01)
 
