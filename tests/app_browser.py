@@ -208,6 +208,15 @@ def open_sample(page: Page) -> None:
     ).first.wait_for()
 
 
+def select(page: Page, place: int) -> None:
+    """Ticks the sample at a place of the grid; its box appears where the mouse is."""
+    sample = page.locator('[data-cy="fo-grid"] [data-cy="looker"]').nth(place)
+    sample.hover()
+    box = sample.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 19, box["y"] + 19)
+
+
 def close_sample(page: Page) -> None:
     """Closes the open sample."""
 

@@ -18,12 +18,12 @@ from app_browser import (
     open_form,
     open_operator,
     open_sample,
+    select,
     submit,
     take_picture,
     wait_for_count,
 )
 from boxed import FIELD, canvases
-from test_app_review_e2e import select
 
 import clipcleaner_plugin as cc
 

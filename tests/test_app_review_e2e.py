@@ -16,6 +16,7 @@ from app_browser import (
     open_form,
     open_operator,
     open_sample,
+    select,
     submit,
     take_picture,
     wait_for_count,
@@ -112,15 +113,6 @@ def decide_by_the_truth(sample: fo.DatasetView) -> None:
         wrong = (F("trusted_label.label") == label) & (F("ground_truth.label") != label)
         cc.accept_suggestions(sample.match(wrong), label=label)
     cc.confirm_labels(sample)
-
-
-def select(page: Page, place: int) -> None:
-    """Ticks the sample at a place of the grid; its box appears where the mouse is."""
-    sample = page.locator('[data-cy="fo-grid"] [data-cy="looker"]').nth(place)
-    sample.hover()
-    box = sample.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + 19, box["y"] + 19)
 
 
 def confirm_in_modal(page: Page, dataset: fo.Dataset) -> None:
