@@ -173,6 +173,8 @@ def _add_predictions(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dataset", help="the name of the FiftyOne dataset that was exported")
     parser.add_argument("run_dir", help="the output folder of the trainer")
     parser.add_argument("--field", default=DEFAULT_FIELD, help="the field to write")
+    text = "the Detections field whose objects were exported"
+    parser.add_argument("--patches-field", metavar="F", help=text)
     parser.set_defaults(run=_predictions)
 
 
@@ -347,7 +349,7 @@ def _export(args: argparse.Namespace) -> int:
 def _predictions(args: argparse.Namespace) -> int:
     from .predictions import load_predictions
 
-    print(load_predictions(_collection(args), args.run_dir, args.field))
+    print(load_predictions(_collection(args), args.run_dir, args.field, args.patches_field))
     return 0
 
 

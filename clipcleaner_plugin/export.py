@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FORMATS = {
-    "bundle": "Training bundle: every sample with its given label, score and selection",
+    "bundle": "Training bundle: everything with its given label, score and selection",
     "image_tree": "Folders SPLIT/CLASS of the clean images, as FiftyOne and torchvision read them",
     "csv": "labels.csv and a folder of the clean images",
-    "dataset": "A new FiftyOne dataset of the clean samples",
+    "dataset": "A new FiftyOne dataset of what is clean",
 }
 LABELS = ("given", "suggested")
 
@@ -42,11 +42,12 @@ class ExportReport:
     Attributes:
         format: one of ``FORMATS``
         path: the folder, or the name of the new dataset
-        splits: samples by split
+        splits: samples by split, or objects, as all the counts
         selected: samples that the run found clean
         relabelled: samples exported under their suggestion
-        left_out: ``{sample id: reason}`` of the samples without a usable label or image
+        left_out: ``{id: reason}`` of those without a usable label or image
         reused: whether the very same export was there already
+        unit: what was exported: "sample" or "object"
     """
 
     format: str
@@ -56,15 +57,16 @@ class ExportReport:
     relabelled: int
     left_out: dict[str, str] = field(repr=False)
     reused: bool = False
+    unit: str = "sample"
 
     @property
     def samples(self) -> int:
-        """How many samples were exported."""
+        """How many samples or objects were exported."""
         return sum(self.splits.values())
 
     def __str__(self) -> str:
         splits = ", ".join(f"{name} {n:,}" for name, n in self.splits.items())
-        parts = [f"{self.samples:,} samples ({splits}), {self.selected:,} of them clean"]
+        parts = [f"{self.samples:,} {self.unit}s ({splits}), {self.selected:,} of them clean"]
         if self.relabelled:
             parts.append(f"{self.relabelled:,} relabelled")
         if self.left_out:
@@ -90,19 +92,25 @@ def export_cleaned(
     seed: int = 51,
     progress: bool | Callable[..., Any] | None = None,
 ) -> ExportReport:
-    """Exports the samples of a run, to train on.
+    """Exports the samples of a run, to train on; of a run on objects, their crops.
 
     A ``"bundle"`` holds every sample that has a label and an image, with what the run says of it;
-    the trainer in ``training/`` decides what it uses. The other formats hold the clean samples
+    the trainer in ``training/`` decides what it uses. Samples tagged ``val`` or ``test`` that the
+    run did not examine are in it too, to measure by. The other formats hold the clean samples
     only, and with ``labels="suggested"`` also the mislabeled ones under their suggested label.
     Images are called by the ids of their samples, so names never collide.
+
+    An object comes as the part of its image that the run has looked at, as a PNG file named by its
+    own id; a new dataset holds the whole images with the clean objects. The objects of an image
+    are in the same split, which for a draw has the share of images.
 
     A folder appears under its name once it is whole. After an interruption the same call goes on
     with what ``<export_dir>.partial`` holds. Where the very same bundle or table is there already,
     nothing is written.
 
     Args:
-        samples: a dataset or view; of it, what the run has examined
+        samples: a dataset or view; of it, what the run has examined, and for bundles what is held
+            out
         key ("clipcleaner"): the run
         export_dir (None): the folder to write; for all formats but "dataset"
         format ("bundle"): "bundle", "image_tree" (``SPLIT/CLASS/image``), "csv" (``labels.csv`` and
@@ -114,10 +122,10 @@ def export_cleaned(
             belong there, others are drawn; "random" = all are drawn, class by class; "none" = all
             are in ``train``
         fractions (None): shares of the draw; None = ``{"train": 0.8, "val": 0.1, "test": 0.1}``
-        trusted_field (None): a Classification field with labels that are known to be right; the
-            trainer measures by them and never trains on them
+        trusted_field (None): a Classification field with labels that are known to be right, or an
+            attribute of the objects; the trainer measures by them and never trains on them
         export_media (True): True = copy the images, "symlink" = link them, False = leave them where
-            they are and refer to them (bundles and tables)
+            they are and refer to them (bundles and tables). Crops of objects are always written
         overwrite (False): whether an earlier export may be replaced; other content never is
         seed (51): of the draw of splits
         progress (None): as in FiftyOne: True, False, None, or a callable that takes the bar
@@ -136,19 +144,18 @@ def export_cleaned(
     _check_options(format, export_dir, dataset_name, labels, min_confidence, split, export_media)
     fractions = checked_fractions(fractions)
     results = load_results(samples, key)
-    if results.layout.objects:
+    if results.layout.objects and format != "dataset" and export_media is not True:
         raise ValueError(
-            f"run {key!r} is about objects, and an export holds whole images. FiftyOne exports "
-            "their crops: results.clean_view().export(export_dir, dataset_type="
-            "fo.types.ImageClassificationDirectoryTree, "
-            f"label_field={results.config.label_field!r})"
+            f"run {key!r} is about objects: their crops are no files that could be linked or "
+            "referred to; use export_media=True"
         )
     if format == "dataset":
         dataset_name = check_dataset_name(dataset_name, overwrite)
     logger.info("Reading labels and image files")
-    rows, left_out = read_rows(samples, results, trusted_field, split, fractions, seed)
+    held_out = format == "bundle" and split == "tags"
+    rows, left_out = read_rows(samples, results, trusted_field, held_out, split, fractions, seed)
     if format != "bundle":
-        rows = cleaned_rows(rows, samples, results, labels, min_confidence)
+        rows = cleaned_rows(rows, labels, min_confidence)
     _check_rows(format, rows, key, left_out)
     options = {
         "format": format,
@@ -162,7 +169,7 @@ def export_cleaned(
     origin = _origin(results, options)
     if format == "dataset":
         assert dataset_name is not None
-        logger.info("Writing %d samples to dataset %s", len(rows), dataset_name)
+        logger.info("Writing %d %ss to dataset %s", len(rows), results.layout.unit, dataset_name)
         made = make_dataset(samples, results, rows, dataset_name, origin, split != "none", progress)
         return _report(format, made.name, rows, left_out)
     assert export_dir is not None
@@ -306,6 +313,7 @@ def _report(
         relabelled=sum(row.relabelled for row in rows),
         left_out=left_out,
         reused=reused,
+        unit="sample" if rows[0].box is None else "object",
     )
     logger.info("Done: %s", report)
     return report
@@ -315,10 +323,9 @@ def _refuse_own_sources(target: Path, files: Sequence[MediaFile]) -> None:
     """The images of the dataset may lie in the folder that is to be replaced."""
     inside = f"{target}{os.sep}"
     for file in files:
-        if file.source.startswith(inside) or os.path.realpath(file.source).startswith(inside):
+        if file.path.startswith(inside) or os.path.realpath(file.path).startswith(inside):
             raise FileExistsError(
-                f"{file.source} lies in {target}, which the export would replace: name another "
-                "folder"
+                f"{file.path} lies in {target}, which the export would replace: name another folder"
             )
 
 

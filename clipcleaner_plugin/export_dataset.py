@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import fiftyone as fo
 import fiftyone.core.utils as fou
+from fiftyone import ViewField as F
 from fiftyone.core.collections import SampleCollection
 
-from .export_rows import Row, run_view
-from .fields import write_values
+from .export_rows import Row
+from .fields import VERDICTS, write_object_rows, write_values
+from .layout import Layout
 from .splits import SPLITS, split_of_tags
+from .targets import read_items
 
 if TYPE_CHECKING:
     from .results import CLIPCleanerResults
@@ -59,6 +62,8 @@ def make_dataset(
 ) -> fo.Dataset:
     """Clones the samples of the rows with all their fields, under the labels of the rows.
 
+    Of the objects of a sample it keeps those of the rows.
+
     The dataset gets its name, and becomes persistent, when all of it is there.
 
     Args:
@@ -70,20 +75,24 @@ def make_dataset(
         use_splits: whether the splits become tags
         progress: as in FiftyOne
     """
-    made = run_view(samples, results).clone(f"{name}-unfinished-{uuid.uuid4().hex[:8]}")
+    layout = results.layout
+    made = _examined(samples, layout).clone(f"{name}-unfinished-{uuid.uuid4().hex[:8]}")
     try:
-        kept = {row.id for row in rows}
+        kept = {row.sample_id: row.split for row in rows}
         tags = dict(zip(*made.values(["id", "tags"]), strict=True))
         unwanted = [sample_id for sample_id in tags if sample_id not in kept]
         with fou.ProgressBar(total=len(tags), progress=progress) as bar:
             for part in _chunks(unwanted, _CHUNK):
                 made.delete_samples(part)
                 bar.update(len(part))
-            relabelled = {row.id: row.label for row in rows if row.relabelled}
-            write_values(made, f"{results.config.label_field}.label", relabelled)
+            if layout.objects:
+                _keep_objects(made, layout, rows)
+            else:
+                relabelled = {row.id: row.label for row in rows if row.relabelled}
+                write_values(made, layout.given, relabelled)
             if use_splits:
-                write_values(made, "tags", {r.id: _tags(tags[r.id], r.split) for r in rows})
-            bar.update(len(rows))
+                write_values(made, "tags", {i: _tags(tags[i], s) for i, s in kept.items()})
+            bar.update(len(kept))
         made.info = {**made.info, ORIGIN: origin}
         made.save()
         _take_name(made, name)
@@ -91,6 +100,24 @@ def make_dataset(
         fo.delete_dataset(made.name)
         raise
     return made
+
+
+def _examined(samples: SampleCollection, layout: Layout) -> SampleCollection:
+    """The samples that a run has examined, or objects of them."""
+    examined = F(layout.at("").result("verdict")).is_in(list(VERDICTS))
+    if layout.objects:
+        examined = F(layout.array).filter(examined).length() > 0
+    return samples.match(examined)
+
+
+def _keep_objects(made: fo.Dataset, layout: Layout, rows: Sequence[Row]) -> None:
+    """Deletes the objects that have no row, and gives the others their labels."""
+    kept = {row.id for row in rows}
+    unwanted = (i for i in read_items(made, layout).ids if i not in kept)
+    for part in _chunks(unwanted, _CHUNK):
+        made.delete_labels(ids=part, fields=layout.label_field)
+    relabelled = ((r.sample_id, r.id, {layout.given: r.label}) for r in rows if r.relabelled)
+    write_object_rows(made, layout.array, relabelled)
 
 
 def _take_name(made: fo.Dataset, name: str) -> None:

@@ -18,6 +18,7 @@ from .staging import BUNDLE_FORMAT, BUNDLE_HEADER, EXPORT_FORMAT, EXPORT_HEADER
 BUNDLE_VERSION = EXPORT_VERSION = 1
 MANIFEST, TABLE = "manifest.jsonl", "labels.csv"
 CSV_COLUMNS = ("filepath", "label", "split", "given_label", "clean_score", "source_id")
+OBJECT_COLUMNS = ("source_sample", "bounding_box")
 
 # FiftyOne's readers: hidden folders are passed over, and this one holds images without a label
 _UNLABELED = "_unlabeled"
@@ -27,17 +28,17 @@ _UNSAFE = set('/\\:*?"<>|%')
 
 
 def media_files(rows: Iterable[Row], form: str, classes: Sequence[str]) -> list[MediaFile]:
-    """Returns where the images go. Names are ids: no two samples share one, whatever their files
-    are called."""
+    """Returns where the images go. Names are ids: no two rows share one, whatever their files are
+    called."""
     folders = folder_names(classes) if form == "image_tree" else {}
     files = []
     for row in rows:
-        name = file_name(row.id, row.filepath)
+        name = file_name(row.id, row.source)
         if form == "image_tree":
             target = f"{row.split}/{folders[row.label]}/{name}"
         else:
             target = f"{'images' if form == 'bundle' else 'data'}/{name}"
-        files.append(MediaFile(row.id, row.filepath, row.stamp, target))
+        files.append(MediaFile(row.id, row.source, row.stamp, target))
     return files
 
 
@@ -59,7 +60,7 @@ def text_files(
         referenced: whether images stay where they are
         origin: ``dataset``, ``run_key`` and ``parameters``, as JSON values
     """
-    images = [f.source if referenced else f.target for f in files]
+    images = [f.path if referenced else f.target for f in files]
     if form == "csv":  # FiftyOne looks for what is not absolute under data/
         images = [image if referenced else image.removeprefix("data/") for image in images]
     if form == "bundle":
@@ -136,6 +137,8 @@ def _manifest(rows: Sequence[Row], images: Sequence[str]) -> bytes:
             "split": row.split,
             "trusted": row.trusted,
         }
+        if row.box is not None:
+            entry["sample"] = row.sample_id
         lines.append(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
     return "".join(lines).encode("utf-8")
 
@@ -143,10 +146,12 @@ def _manifest(rows: Sequence[Row], images: Sequence[str]) -> bytes:
 def _table(rows: Sequence[Row], images: Sequence[str]) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow(CSV_COLUMNS)
+    objects = any(row.box is not None for row in rows)
+    writer.writerow(CSV_COLUMNS + OBJECT_COLUMNS if objects else CSV_COLUMNS)
     for row, image in zip(rows, images, strict=True):
         score = "" if row.clean_score is None else row.clean_score
-        writer.writerow([image, row.label, row.split, row.given, score, row.id])
+        of_object = [row.sample_id, json.dumps(row.box)] if objects else []
+        writer.writerow([image, row.label, row.split, row.given, score, row.id, *of_object])
     return text.getvalue().encode("utf-8")
 
 

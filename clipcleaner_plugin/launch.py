@@ -21,6 +21,7 @@ from .predictions import (
     check_prediction_field,
     load_predictions,
 )
+from .runs import load_results
 from .trainer import DEFAULT_SEED, TrainerOptions, run_folder, train, trainer_folder
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,8 @@ class TrainingReport:
     predictions: PredictionReport
 
     def __str__(self) -> str:
-        return f"Trained on {self.exported.samples:,} samples{_accuracies(self)}; {self.run_dir}"
+        trained_on = f"{self.exported.samples:,} {self.exported.unit}s"
+        return f"Trained on {trained_on}{_accuracies(self)}; {self.run_dir}"
 
 
 def train_on_cleaned(
@@ -59,7 +61,7 @@ def train_on_cleaned(
     split: str = "tags",
     fractions: Mapping[str, float] | None = None,
     trusted_field: str | None = None,
-    export_media: bool | str = "symlink",
+    export_media: bool | str | None = None,
     overwrite: bool = False,
     progress: bool | Callable[..., Any] | None = None,
 ) -> TrainingReport:
@@ -79,10 +81,11 @@ def train_on_cleaned(
         batch_size (None): images in a batch; None = that of the preset
         seed (3047): of everything random in the training
         trainer_args (()): further arguments of the trainer, such as ``("--device", "cpu")``
-        prediction_field ("clipcleaner_prediction"): the Classification field to write
+        prediction_field ("clipcleaner_prediction"): the field to write, as in
+            :func:`clipcleaner_plugin.load_predictions`
         split ("tags"): as in :func:`clipcleaner_plugin.export_cleaned`, likewise fractions,
             trusted_field, overwrite and progress
-        export_media ("symlink"): True, "symlink" or False, likewise
+        export_media (None): True, "symlink" or False, likewise; None = "symlink", of objects True
 
     Returns:
         a :class:`TrainingReport`
@@ -94,6 +97,9 @@ def train_on_cleaned(
     """
     options = TrainerOptions(recipe, preset, epochs, batch_size, seed, tuple(trainer_args))
     check_prediction_field(samples._root_dataset, prediction_field)
+    patches_field = load_results(samples, key).config.patches_field
+    if export_media is None:
+        export_media = True if patches_field else "symlink"
     exported = export_cleaned(
         samples,
         key,
@@ -110,7 +116,7 @@ def train_on_cleaned(
     logger.info("Training into %s", run_dir)
     referenced = ["--referenced"] if export_media is False else []
     train(bundle, run_dir, [*options.arguments(), *referenced], progress)
-    loaded = load_predictions(samples, run_dir, prediction_field)
+    loaded = load_predictions(samples, run_dir, prediction_field, patches_field)
     report = TrainingReport(str(run_dir), exported, loaded)
     logger.info("Done: %s", report)
     return report
@@ -126,6 +132,7 @@ def command_lines(
     media: str = "symlink",
     split: str = "tags",
     trusted_field: str | None = None,
+    patches_field: str | None = None,
 ) -> list[str]:
     """Returns the commands that do the same in a shell.
 
@@ -137,6 +144,7 @@ def command_lines(
         prediction_field: the field for the predictions
         media: "copy", "symlink" or "reference"
         split: as in :func:`train_on_cleaned`, likewise trusted_field
+        patches_field: where the run is about objects, their field
 
     Returns:
         three lines: export, train, load the predictions
@@ -150,6 +158,7 @@ def command_lines(
     train = [sys.executable, script, export_dir, *options.arguments(), "--out", run_dir]
     train += ["--referenced"] if media == "reference" else []
     load = [*program, "predictions", dataset_name, run_dir, "--field", prediction_field]
+    load += ["--patches-field", patches_field] if patches_field else []
     return [shlex.join(command) for command in (export, train, load)]
 
 

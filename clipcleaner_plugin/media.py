@@ -1,4 +1,4 @@
-"""Puts image files where an export wants them: copied, or as symbolic links."""
+"""Puts images where an export wants them: files copied or linked, crops of objects cut out."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import fiftyone.core.utils as fou
 
+from .crops import Crop, Media, MediaReader
 from .images import ImageReadError
 
 _CHUNK = 1 << 20
@@ -27,22 +28,38 @@ class MediaFile:
     """One image on its way.
 
     Attributes:
-        id: the sample's id
-        source: absolute path of the image
-        stamp: its size in bytes and its modification time in nanoseconds
+        id: the id of the sample or object
+        source: absolute path of the image, or the part of one
+        stamp: as :func:`clipcleaner_plugin.crops.media_stamp`
         target: where it goes, relative to the export, with ``/``
     """
 
     id: str
-    source: str
+    source: Media
     stamp: tuple[int, int]
     target: str
 
+    @property
+    def path(self) -> str:
+        """The image file."""
+        return self.source.path if isinstance(self.source, Crop) else self.source
 
-def file_name(sample_id: str, filepath: str) -> str:
-    """Returns a file name that no other sample has: the id, and the suffix where it is one."""
-    suffix = os.path.splitext(filepath)[1]
-    return sample_id + (suffix if _SUFFIX.fullmatch(suffix) else "")
+    @property
+    def time(self) -> int:
+        """The modification time that says that it is in its place, in nanoseconds.
+
+        Of a crop, a moment between 2001 and 2017 that changes with file and box.
+        """
+        number = self.stamp[1]
+        return 10**18 + number % (5 * 10**17) if isinstance(self.source, Crop) else number
+
+
+def file_name(item_id: str, source: Media) -> str:
+    """Returns a file name that nothing else has: the id, and the suffix where it is one."""
+    if isinstance(source, Crop):
+        return f"{item_id}.png"  # what was embedded, to the bit
+    suffix = os.path.splitext(source)[1]
+    return item_id + (suffix if _SUFFIX.fullmatch(suffix) else "")
 
 
 def place_all(
@@ -51,16 +68,16 @@ def place_all(
     symlink: bool,
     progress: bool | Callable[..., Any] | None,
 ) -> dict[str, str]:
-    """Copies or links all images; what an earlier attempt has placed is left as it is.
+    """Copies, links or cuts out all images; what an earlier attempt has placed is left as it is.
 
     Args:
-        files: the images
+        files: the images; crops of one file stand together, or it is decoded for each
         folder: the folder that the targets are relative to
-        symlink: whether to link
+        symlink: whether to link; there are no crops then
         progress: as in FiftyOne
 
     Returns:
-        ``{sample id: reason}`` of the images that could not be read
+        ``{id: reason}`` of the images that could not be read
 
     Raises:
         OSError: if they cannot be written; the text says what to do
@@ -69,13 +86,14 @@ def place_all(
     for parent in sorted({folder / os.path.dirname(f.target) for f in missing}):
         parent.mkdir(parents=True, exist_ok=True)
     if not symlink:
-        _check_space(sum(f.stamp[0] for f in missing), folder)
-    failures = {}
+        whole_files = (f for f in missing if not isinstance(f.source, Crop))
+        _check_space(sum(f.stamp[0] for f in whole_files), folder)
+    failures, read_crop = {}, MediaReader()
     with fou.ProgressBar(total=len(files), progress=progress, iters_str="images") as bar:
         bar.update(len(files) - len(missing))
         for file in missing:
             try:
-                _place(file, folder / file.target, symlink)
+                _place(file, folder / file.target, symlink, read_crop)
             except ImageReadError as err:
                 failures[file.id] = str(err)
             bar.update()
@@ -92,23 +110,31 @@ def is_placed(file: MediaFile, folder: Path, symlink: bool) -> bool:
     except OSError:
         return False
     # The time is set after the last byte: a torn copy has another one
-    return not path.is_symlink() and (info.st_size, info.st_mtime_ns) == file.stamp
+    same_size = isinstance(file.source, Crop) or info.st_size == file.stamp[0]
+    return not path.is_symlink() and same_size and info.st_mtime_ns == file.time
 
 
-def _place(file: MediaFile, path: Path, symlink: bool) -> None:
+def _place(file: MediaFile, path: Path, symlink: bool, read_crop: MediaReader) -> None:
     # Never write into what is there: it may be a link to somebody's image
     path.unlink(missing_ok=True)
     if symlink:
-        path.symlink_to(file.source)
+        path.symlink_to(file.path)
         return
+    if isinstance(file.source, Crop):
+        read_crop(file.source).save(path, format="PNG")
+    else:
+        _copy(file.source, path)
+    os.utime(path, ns=(file.time, file.time))
+
+
+def _copy(source: str, path: Path) -> None:
     try:
-        source = open(file.source, "rb")  # noqa: SIM115  its failure is another one than the copy's
+        original = open(source, "rb")  # noqa: SIM115  its failure is another one than the copy's
     except OSError as err:
-        raise ImageReadError(f"{file.source}: cannot be opened: {err.strerror}") from err
-    with source, path.open("wb") as copy:
-        while chunk := _read(source, file.source):
+        raise ImageReadError(f"{source}: cannot be opened: {err.strerror}") from err
+    with original, path.open("wb") as copy:
+        while chunk := _read(original, source):
             copy.write(chunk)
-    os.utime(path, ns=(file.stamp[1], file.stamp[1]))
 
 
 def _read(source: Any, name: str) -> bytes:

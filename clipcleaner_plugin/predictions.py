@@ -15,6 +15,8 @@ import fiftyone as fo
 from fiftyone.core.collections import SampleCollection
 
 from .fields import write_values
+from .layout import Layout
+from .targets import patches_layout, read_items
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class PredictionReport:
 
     Attributes:
         field: the field that holds them now
-        loaded: how many samples have one
+        loaded: how many samples or objects have one
         unreadable: ids whose image the trainer could not read
         unknown: ids that the dataset does not have (any more)
         results: the content of ``results.json``; None if the run has not finished
@@ -56,17 +58,21 @@ def load_predictions(
     dataset: SampleCollection,
     run_dir: str | os.PathLike[str],
     field: str = DEFAULT_FIELD,
+    patches_field: str | None = None,
 ) -> PredictionReport:
     """Writes what a trained network predicts into a Classification field.
 
     FiftyOne can then compare it with the labels:
-    ``dataset.evaluate_classifications(field, gt_field="ground_truth", eval_key="eval")``. Loading
-    again replaces the earlier predictions in the field.
+    ``dataset.evaluate_classifications(field, gt_field="ground_truth", eval_key="eval")``.
+    Predictions of objects become a Detections field, with their boxes:
+    ``dataset.evaluate_detections(field, gt_field="detections", eval_key="eval", classwise=False)``.
+    Loading again replaces the earlier predictions in the field.
 
     Args:
         dataset: the dataset that the bundle was exported from
         run_dir: the trainer's output folder, with its ``predictions.jsonl``
         field ("clipcleaner_prediction"): the field to write
+        patches_field (None): the Detections field whose objects were exported; None = samples were
 
     Returns:
         a :class:`PredictionReport`; ids that the dataset does not have are in it, and harm nothing
@@ -78,25 +84,30 @@ def load_predictions(
     root = dataset._root_dataset
     folder = Path(run_dir).expanduser()
     check_prediction_field(root, field)
-    known = set(root.values("id"))
-    values: dict[str, fo.Classification] = {}
+    layout = patches_layout(root, patches_field)
+    known = set(read_items(root, layout).ids)
+    found: dict[str, dict[str, Any]] = {}
     unreadable, unknown = [], []
-    for sample_id, label, confidence in _read(folder / PREDICTIONS, _classes(folder)):
-        if sample_id not in known:
-            unknown.append(sample_id)
+    for item_id, label, confidence in _read(folder / PREDICTIONS, _classes(folder)):
+        if item_id not in known:
+            unknown.append(item_id)
         elif label is None:
-            unreadable.append(sample_id)
+            unreadable.append(item_id)
         else:
-            values[sample_id] = fo.Classification(label=label, confidence=confidence)
-    if not values:
+            found[item_id] = {"label": label, "confidence": confidence}
+    if not found:
         raise ValueError(
-            f"{folder / PREDICTIONS} has no prediction for dataset {root.name!r}: it was made on "
-            "the export of another dataset"
+            f"{folder / PREDICTIONS} has no prediction for {_described(root, layout)}: it was made "
+            "on the export of something else"
         )
     results = _read_object(folder / RESULTS)
-    _declare(root, field, {"folder": str(folder.resolve()), "results": results})
-    write_values(root, field, values)
-    report = PredictionReport(field, len(values), unreadable, unknown, results)
+    origin = {"folder": str(folder.resolve()), "results": results}
+    _declare(root, field, fo.Detections if layout.objects else fo.Classification, origin)
+    if layout.objects:
+        write_values(root, field, _detections(root, layout, found))
+    else:
+        write_values(root, field, {i: fo.Classification(**of_one) for i, of_one in found.items()})
+    report = PredictionReport(field, len(found), unreadable, unknown, results)
     if unknown:
         logger.warning("Not in the dataset: %d ids, e.g. %s", len(unknown), unknown[0])
     logger.info("Done: %s", report)
@@ -115,14 +126,40 @@ def check_prediction_field(dataset: fo.Dataset, name: str) -> None:
         )
 
 
-def _declare(dataset: fo.Dataset, name: str, origin: dict[str, Any]) -> None:
+def _described(dataset: fo.Dataset, layout: Layout) -> str:
+    if layout.objects:
+        return f"the objects of {layout.label_field!r} in dataset {dataset.name!r}"
+    fields = sorted(dataset.get_field_schema(embedded_doc_type=fo.Detections))
+    hint = f" (for objects, patches_field= one of {', '.join(fields)})" if fields else ""
+    return f"the samples of dataset {dataset.name!r}{hint}"
+
+
+def _detections(
+    dataset: fo.Dataset, layout: Layout, found: dict[str, dict[str, Any]]
+) -> dict[str, fo.Detections]:
+    """Returns ``{sample id: the predicted objects of it}``, each with the box of the given one."""
+    items = read_items(dataset, layout, [f"{layout.root}bounding_box"])
+    objects: dict[str, list[fo.Detection]] = {}
+    for item_id, sample_id, box in zip(items.ids, items.sample_ids, items.columns[0], strict=True):
+        if item_id in found:
+            predicted = fo.Detection(**found[item_id], bounding_box=box)
+            objects.setdefault(sample_id, []).append(predicted)
+    return {i: fo.Detections(detections=of_one) for i, of_one in objects.items()}
+
+
+def _declare(
+    dataset: fo.Dataset, name: str, label_type: type[fo.Label], origin: dict[str, Any]
+) -> None:
+    existing = dataset.get_field(name)
+    if existing is not None and existing.document_type is not label_type:
+        dataset.delete_sample_field(name)  # predictions of samples, now of objects; or vice versa
     if dataset.has_sample_field(name):
         dataset.clear_sample_field(name)
     else:
         dataset.add_sample_field(
             name,
             fo.EmbeddedDocumentField,
-            embedded_doc_type=fo.Classification,
+            embedded_doc_type=label_type,
             description="What a network trained on the cleaned set predicts",
         )
     declared = dataset.get_field(name)
@@ -156,7 +193,7 @@ def _read(path: Path, classes: set[str] | None) -> Iterator[tuple[str, str | Non
             raise ValueError(f"{where}: damaged JSON ({err})") from None
         sample_id, label, confidence = _checked(entry, classes, where)
         if sample_id in seen:
-            raise ValueError(f"{where}: a second prediction for sample {sample_id!r}")
+            raise ValueError(f"{where}: a second prediction for {sample_id!r}")
         seen.add(sample_id)
         yield sample_id, label, confidence
 

@@ -20,7 +20,7 @@ from .reselection import Thetas, read_evidence
 from .review_methods import ReviewMethods
 from .rules import NoiseRate
 from .statistics import RunStatistics, run_statistics
-from .targets import check_label_field, read_items
+from .targets import read_items, trusted_path
 from .views import OPEN_SET, run_view
 
 if TYPE_CHECKING:
@@ -236,17 +236,9 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
         from sklearn.metrics import roc_auc_score
 
         layout = self.layout
-        if not layout.objects:
-            check_label_field(self.dataset, trusted_field)
-            trusted_path = f"{trusted_field}.label"
-        elif self.dataset.has_sample_field(layout.root + trusted_field):
-            trusted_path = layout.root + trusted_field
-        else:
-            raise ValueError(
-                f"the objects of {layout.label_field!r} have no attribute {trusted_field!r}"
-            )
+        truth_path = trusted_path(self.dataset, layout, trusted_field)
         verdict_path, score_path = layout.result("verdict"), layout.result("score")
-        paths = [layout.given, trusted_path, layout.suggested, verdict_path, score_path]
+        paths = [layout.given, truth_path, layout.suggested, verdict_path, score_path]
         columns = read_items(self.dataset, layout, paths).columns
         of_run = [value is not None for value in columns[3]]
         given, trusted, suggested, verdict, score = (

@@ -80,6 +80,34 @@ def check_label_field(samples: SampleCollection, label_field: str) -> None:
     _check_type(samples, label_field, "label_field", (fo.Classification,))
 
 
+def check_layout(samples: SampleCollection, layout: Layout) -> None:
+    """Raises ValueError unless the labels of a run are where the run has found them."""
+    kind = fo.Detections if layout.objects else fo.Classification
+    _check_type(samples, layout.label_field, "label_field", (kind,))
+
+
+def trusted_path(samples: SampleCollection, layout: Layout, name: str) -> str:
+    """Returns where labels are that are known to be right.
+
+    Args:
+        samples: a dataset or view
+        layout: where the labels of a run are
+        name: a Classification field; of a run on objects, an attribute of them
+
+    Raises:
+        ValueError: if there is none
+    """
+    if not layout.objects:
+        check_label_field(samples, name)
+        return f"{name}.label"
+    if samples._root_dataset.has_sample_field(layout.root + name):
+        return layout.root + name
+    raise ValueError(
+        f"the objects of {layout.label_field!r} have no attribute {name!r} (or it is not declared: "
+        "dataset.add_dynamic_sample_fields())"
+    )
+
+
 def examined_layout(
     samples: SampleCollection, label_field: str | None, patches_field: str | None, prefix: str
 ) -> Layout:

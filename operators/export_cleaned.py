@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import fiftyone.operators as foo
@@ -18,7 +18,7 @@ from .export_form import (
     input_trusted,
     queued,
 )
-from .forms import input_run, input_target, invalidate, refuse_objects
+from .forms import input_run, input_target, invalidate
 from .options import delegate_call
 from .running import Report, guarded, run_delegated, stream
 
@@ -44,15 +44,14 @@ class ExportCleaned(foo.Operator):
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
         inputs = types.Object()
         key = input_run(ctx, inputs)
-        usable = key is not None and not refuse_objects(ctx, inputs, key)
-        if key is not None and usable and input_target(ctx, inputs) is not None:
+        if key is not None and input_target(ctx, inputs) is not None:
             form = _input_format(ctx, inputs)
             if form == "dataset":
                 _input_dataset_name(ctx, inputs)
             else:
                 input_folder(ctx, inputs, key)
                 several = ("copy", "symlink") + (("reference",) if form != "image_tree" else ())
-                input_media(inputs, "copy", several)
+                input_media(ctx, inputs, key, "copy", several)
             if form == "bundle":
                 input_trusted(ctx, inputs, key)
             else:
@@ -116,7 +115,7 @@ class ExportCleaned(foo.Operator):
 def _export(ctx: foo.executor.ExecutionContext, report: Report) -> dict[str, Any]:
     from clipcleaner_plugin.export import export_cleaned
 
-    done = export_cleaned(ctx.target_view(), progress=report, **_options(ctx, ctx.params))
+    done = export_cleaned(ctx.target_view(), progress=report, **_options(ctx))
     return {
         "path": done.path,
         "headline": str(done),
@@ -125,11 +124,12 @@ def _export(ctx: foo.executor.ExecutionContext, report: Report) -> dict[str, Any
     }
 
 
-def _options(ctx: foo.executor.ExecutionContext, params: Mapping[str, Any]) -> dict[str, Any]:
+def _options(ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
     """Returns the library's arguments; the App also sends what the chosen format has hidden."""
+    params = ctx.params
     form = params.get("format") or "bundle"
     options = {name: params[name] for name in _OWN if params.get(name) not in (None, "")}
-    options = {**export_options(params), **options}
+    options = {**export_options(ctx), **options}
     used = {"key", "split", "fractions", "seed", "overwrite"}
     used |= {"dataset_name"} if form == "dataset" else {"export_dir", "export_media"}
     used |= {"trusted_field"} if form == "bundle" else {"labels", "min_confidence"}

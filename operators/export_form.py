@@ -10,7 +10,7 @@ import fiftyone as fo
 import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
-from .forms import dropdown, invalidate, label_fields
+from .forms import dropdown, invalidate, label_fields, patches_field, text_attributes
 
 # Form's word → the library's value
 MEDIA: dict[str, bool | str] = {"copy": True, "symlink": "symlink", "reference": False}
@@ -72,16 +72,27 @@ def input_split(inputs: types.Object) -> None:
     _radio(inputs, "split", _SPLITS, "tags", "Split")
 
 
-def input_media(inputs: types.Object, default: str, choices: tuple[str, ...]) -> None:
-    """Adds what becomes of the images."""
-    offered = {name: _MEDIA_LABELS[name] for name in choices}
-    _radio(inputs, "media", offered, default, "Images")
+def input_media(
+    ctx: foo.executor.ExecutionContext,
+    inputs: types.Object,
+    key: str,
+    default: str,
+    choices: tuple[str, ...],
+) -> None:
+    """Adds what becomes of the images; crops of objects are always written."""
+    if patches_field(ctx, key) is None:
+        offered = {name: _MEDIA_LABELS[name] for name in choices}
+        _radio(inputs, "media", offered, default, "Images")
 
 
 def input_trusted(ctx: foo.executor.ExecutionContext, inputs: types.Object, key: str) -> None:
-    """Adds the field with labels that are known to be right, where another field is there."""
-    examined = ctx.dataset.get_brain_info(key).config.label_field
-    fields = [field for field in label_fields(ctx.dataset, objects=False) if field != examined]
+    """Adds where labels are that are known to be right: another field, or attribute of objects."""
+    config = ctx.dataset.get_brain_info(key).config
+    if config.patches_field is None:
+        fields = label_fields(ctx.dataset, objects=False)
+        fields = [field for field in fields if field != config.label_field]
+    else:
+        fields = text_attributes(ctx.dataset, config.patches_field)
     if fields:
         inputs.enum(
             "trusted_field",
@@ -92,11 +103,13 @@ def input_trusted(ctx: foo.executor.ExecutionContext, inputs: types.Object, key:
         )
 
 
-def export_options(params: Mapping[str, Any]) -> dict[str, Any]:
+def export_options(ctx: foo.executor.ExecutionContext) -> dict[str, Any]:
     """Returns the arguments that both library functions share; what is open stays open."""
+    params = ctx.params
     names = ("key", "export_dir", "split", "fractions", "trusted_field", "overwrite")
     options = {name: params[name] for name in names if params.get(name) not in (None, "")}
-    if params.get("media"):
+    # The App also sends what was chosen for another run
+    if params.get("media") and patches_field(ctx, params["key"]) is None:
         options["export_media"] = MEDIA[params["media"]]
     return options
 

@@ -102,13 +102,10 @@ def input_padding(inputs: types.Object) -> None:
     )
 
 
-def refuse_objects(ctx: foo.executor.ExecutionContext, inputs: types.Object, key: str) -> bool:
-    """Blocks a form that has no use for a run on objects, and returns whether it is one."""
-    if ctx.dataset.get_brain_info(key).config.patches_field is None:
-        return False
-    text = "Exports and training take whole images; FiftyOne exports a view of patches as crops"
-    block(inputs, "This run is about objects", text)
-    return True
+def patches_field(ctx: foo.executor.ExecutionContext, key: str) -> str | None:
+    """Returns the field whose objects a run has examined; None = it has examined samples."""
+    field: str | None = ctx.dataset.get_brain_info(key).config.patches_field
+    return field
 
 
 def label_fields(samples: SampleCollection, objects: bool = True) -> list[str]:
@@ -118,16 +115,31 @@ def label_fields(samples: SampleCollection, objects: bool = True) -> list[str]:
         samples: a dataset or view
         objects (True): whether fields of objects are among them
     """
+    kinds = [fo.Classification, *([fo.Detections] if objects else [])]
+    fields = samples.get_field_schema(embedded_doc_type=kinds)
+    return sorted(set(fields) - _written(samples._root_dataset))
+
+
+def text_attributes(dataset: fo.Dataset, patches_field: str) -> list[str]:
+    """Returns the attributes of objects that may be labels, those aside that FiftyOne, runs and
+    reviews have written."""
+    from clipcleaner_plugin.layout import Layout
+
+    layout = Layout(patches_field, objects=True)
+    texts = set(dataset.get_field_schema(ftype=fo.StringField, flat=True)) - _written(dataset)
+    texts -= {layout.given, layout.review, f"{layout.root}mask_path"}
+    names = [path.removeprefix(layout.root) for path in texts if path.startswith(layout.root)]
+    return sorted(name for name in names if "." not in name)
+
+
+def _written(dataset: fo.Dataset) -> set[str]:
+    """What the runs of a dataset have written."""
     from clipcleaner_plugin.fields import result_fields
     from clipcleaner_plugin.layout import layout_of
     from clipcleaner_plugin.runs import list_runs
 
-    dataset = samples._root_dataset
     configs = [dataset.get_brain_info(key).config for key in list_runs(dataset)]
-    written = {field for config in configs for field in result_fields(layout_of(config))}
-    kinds = [fo.Classification, *([fo.Detections] if objects else [])]
-    fields = samples.get_field_schema(embedded_doc_type=kinds)
-    return sorted(set(fields) - written)
+    return {field for config in configs for field in result_fields(layout_of(config))}
 
 
 def input_model(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> None:

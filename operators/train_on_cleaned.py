@@ -19,7 +19,7 @@ from .export_form import (
     input_trusted,
     queued,
 )
-from .forms import dropdown, input_run, input_target, invalidate, refuse_objects
+from .forms import dropdown, input_run, input_target, invalidate, patches_field
 from .options import delegate_call
 from .running import Report, run_delegated
 
@@ -49,11 +49,10 @@ class TrainOnCleaned(foo.Operator):
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
         inputs = types.Object()
         key = input_run(ctx, inputs)
-        usable = key is not None and not refuse_objects(ctx, inputs, key)
-        if key is not None and usable and input_target(ctx, inputs) is not None:
+        if key is not None and input_target(ctx, inputs) is not None:
             _input_training(inputs)
             folder = input_folder(ctx, inputs, key)
-            input_media(inputs, "symlink", ("copy", "symlink", "reference"))
+            input_media(ctx, inputs, key, "symlink", ("copy", "symlink", "reference"))
             input_split(inputs)
             input_trusted(ctx, inputs, key)
             _input_field(ctx, inputs)
@@ -109,7 +108,7 @@ class TrainOnCleaned(foo.Operator):
 def _train(ctx: foo.executor.ExecutionContext, report: Report) -> dict[str, Any]:
     from clipcleaner_plugin.launch import train_on_cleaned
 
-    options = {**export_options(ctx.params), **_of_trainer(ctx.params)}
+    options = {**export_options(ctx), **_of_trainer(ctx.params)}
     options.setdefault("export_dir", default_folder(ctx, ctx.params["key"]))
     if ctx.params.get("trainer_args"):
         options["trainer_args"] = tuple(ctx.params["trainer_args"])
@@ -176,15 +175,18 @@ def _show_commands(
     except ValueError:
         return  # the input concerned says so
     field = ctx.params.get("prediction_field") or DEFAULT_FIELD
+    objects = patches_field(ctx, key)
+    media = "copy" if objects else ctx.params.get("media") or "symlink"
     lines = command_lines(
         ctx.dataset.name,
         key,
         folder,
         options,
         field,
-        media=ctx.params.get("media") or "symlink",
+        media=media,
         split=ctx.params.get("split") or "tags",
         trusted_field=ctx.params.get("trusted_field"),
+        patches_field=objects,
     )
     if getattr(fo.config, "allow_legacy_orchestrators", True):
         text = "Scheduled work needs a worker: `fiftyone delegated launch`. Or, in a terminal:"

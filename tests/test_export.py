@@ -146,6 +146,35 @@ def test_tags_decide_the_split_and_the_rest_is_drawn(digits: fo.Dataset, tmp_pat
     assert len(read_bundle(tmp_path / "n").splits["train"]) == N
 
 
+def test_held_out_samples_that_were_not_examined_are_in_the_bundle(
+    digits: fo.Dataset, tmp_path: Path
+) -> None:
+    ids = digits.values("id")
+    (tmp_path / "more").mkdir()
+    new = make_samples(tmp_path / "more", 10)
+    for sample, tag in zip(new, ["test"] * 4 + ["val"] * 3 + ["train"] * 3, strict=True):
+        sample.tags = [tag]
+    new[0]["ground_truth"].label = "unicorn"
+    later = digits.add_samples(new, progress=False)
+    digits.select(ids[:5]).tag_samples("test")
+    report = cc.export_cleaned(digits, "clipcleaner", tmp_path / "b", trusted_field="trusted")
+    rows = {row["id"]: row for row in read_rows(tmp_path / "b")}
+    assert set(rows) == {*ids, *later[1:7]} and list(report.left_out) == [later[0]]
+    for i in later[1:7]:
+        sample, row = digits[i], rows[i]
+        assert row["label"] == sample.ground_truth.label and row["split"] == sample.tags[0]
+        assert row["trusted"] == sample.trusted.label
+        assert (row["selected"], row["clean_score"], row["suggested"]) == (False, None, None)
+    assert rows[ids[0]]["split"] == "test" and rows[ids[0]]["clean_score"] is not None
+    # Not where splits are drawn, and not among what is clean
+    for name, options in (("random", {"split": "random"}), ("table", {"format": "csv"})):
+        report = cc.export_cleaned(digits, "clipcleaner", tmp_path / name, **options)
+        assert not report.left_out
+    assert set(read_bundle(tmp_path / "random").ids) == set(ids)
+    with (tmp_path / "table" / "labels.csv").open(newline="") as file:
+        assert not set(later) & {row["source_id"] for row in csv.DictReader(file)}
+
+
 def test_two_split_tags_are_refused(digits: fo.Dataset, tmp_path: Path) -> None:
     first = digits.first()
     digits.select(first.id).tag_samples(["train", "test"])

@@ -219,15 +219,3 @@ def test_objects_and_samples_may_take_turns_under_one_key(boxed: Boxed) -> None:
     assert len(cc.load_results(boxed.dataset).view()) == n
     boxed.apply()
     assert not boxed.dataset.has_sample_field("clipcleaner_verdict")
-
-
-def test_fiftyone_exports_the_crops(run_on_digits: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="FiftyOne exports their crops") as refused:
-        run_on_digits.export(tmp_path / "bundle")
-    assert f"label_field={FIELD!r}" in str(refused.value)
-    tree = fo.types.ImageClassificationDirectoryTree
-    run_on_digits.clean_view().export(
-        str(tmp_path / "crops"), dataset_type=tree, label_field=FIELD, progress=False
-    )
-    files = list((tmp_path / "crops").glob("*/*"))
-    assert len(files) == run_on_digits.counts()["clean"]

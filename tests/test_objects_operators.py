@@ -169,12 +169,6 @@ def test_a_review_sample_is_drawn(boxed: Boxed) -> None:
     assert any(stage["_cls"].endswith("ToPatches") for stage in shown)
 
 
-@pytest.mark.parametrize("name", ["export_cleaned", "train_on_cleaned"])
-def test_exports_and_training_refuse_objects(boxed: Boxed, name: str) -> None:
-    blocked = form(name, boxed.dataset)["blocked"]
-    assert blocked["view"]["label"] == "This run is about objects"
-
-
 def test_the_panel_shows_a_run_on_objects(boxed: Boxed) -> None:
     def send(method: str, **params: Any) -> Any:
         state = {"panel_id": "p", "panel_state": {"run": "clipcleaner", "tab": "confusions"}}

@@ -129,10 +129,10 @@ def test_damaged_foreign_and_missing_runs_are_told_apart(
     (torn / "predictions.jsonl").write_text(text[:-20])
     with pytest.raises(ValueError, match="line 30: damaged JSON"):
         cc.load_predictions(animals, torn)
-    with pytest.raises(ValueError, match="a second prediction for sample"):
+    with pytest.raises(ValueError, match="a second prediction for"):
         cc.load_predictions(animals, write_run(tmp_path / "twice", [rows[0], rows[0]]))
     foreign = [{**row, "id": f"{i:024x}"} for i, row in enumerate(rows)]
-    with pytest.raises(ValueError, match="the export of another dataset"):
+    with pytest.raises(ValueError, match="made on the export of something else"):
         cc.load_predictions(animals, write_run(tmp_path / "foreign", foreign))
     with pytest.raises(ValueError, match="a training run that has finished"):
         cc.load_predictions(animals, tmp_path)
