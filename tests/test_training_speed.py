@@ -1,0 +1,23 @@
+"""The benchmark of the trainer: what it is compared with is the same recipe."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import training
+
+TINY = ["--samples", "96", "--side", "8", "--network", "small-cnn", "--image-size", "8",
+        "--padding", "1", "--batch-size", "16", "--device", "cpu", "--theta-r", "0.05",
+        "--theta-r2", "0.12", "--quiet"]  # fmt: skip
+
+
+def test_both_ways_train_alike(capsys: pytest.CaptureFixture[str]) -> None:
+    """Batches, augmentation, mixup, loss, absorbed and relabelled samples: all show in the loss."""
+    assert training.main([*TINY, "--epochs", "3"]) == 0
+    printed = capsys.readouterr().out
+    rows = [line.split("|")[1:-1] for line in printed.splitlines() if "0." in line and "x" in line]
+    losses = {row[0].strip(): [float(x) for x in row[-1].split(",")] for row in rows}
+    assert list(losses) == ["plain loop", "trainer"] and len(set(losses["trainer"])) == 3
+    np.testing.assert_allclose(losses["plain loop"], losses["trainer"], atol=2e-4)
+    assert "96 training and 19 test images of 8 px; small-cnn, 8 px, batches of 16" in printed
