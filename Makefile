@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.set-up
+# Processes that share the tests; each has a database of its own and takes up to 2 GB
+JOBS ?= 2
 
 # For `make demo`: APP=1 opens the App; MODEL=, PRETRAINED=, DATASET=, NOISE=, RATE= as in its --help
 demo_options = $(if $(APP),--app) $(if $(MODEL),--model "$(MODEL)") \
@@ -31,8 +33,8 @@ demo: $(STAMP) ## Plants label errors in handwritten digits and finds them (APP=
 	@$(if $(APP),$(PY) -m clipcleaner_plugin install)
 	@$(PY) -m clipcleaner_plugin demo $(demo_options)
 
-test: $(STAMP) ## Runs all tests (ARGS="-k name" selects)
-	@$(PY) -m pytest $(ARGS)
+test: $(STAMP) ## Runs all tests (ARGS="-k name" selects, JOBS=0: in one process)
+	@$(PY) -m pytest --numprocesses $(JOBS) --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## Checks style and types
 	@$(PY) -m ruff check .

@@ -13,7 +13,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
+from ports import free_port
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -44,13 +45,6 @@ def _bundled_mongod() -> Path | None:
     return None
 
 
-def _free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
-
-
 def _die_with_parent() -> None:
     """Linux: the kernel ends the server even where the test process is killed outright."""
     import ctypes
@@ -59,7 +53,7 @@ def _die_with_parent() -> None:
 
 
 def _start_mongod(binary: Path, root: Path) -> tuple[subprocess.Popen[bytes], str]:
-    port = _free_port()
+    port = free_port()
     (root / "db").mkdir()
     log = root / "mongod.log"
     proc = subprocess.Popen(
@@ -75,9 +69,10 @@ def _start_mongod(binary: Path, root: Path) -> tuple[subprocess.Popen[bytes], st
         start_new_session=True,
         preexec_fn=_die_with_parent if sys.platform == "linux" else None,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and proc.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        # Not by connecting: another server may have been quicker to take the port
+        if log.exists() and '"Waiting for connections"' in log.read_text(errors="replace"):
             return proc, f"mongodb://127.0.0.1:{port}"
         time.sleep(0.05)
     proc.kill()
@@ -92,8 +87,8 @@ def _drop_database(uri: str, name: str) -> None:
         pymongo.MongoClient(uri, serverSelectionTimeoutMS=2000).drop_database(name)
 
 
-def _isolate() -> Path:
-    """Points FiftyOne at throw-away folders and a database, before anything imports it."""
+def _isolate() -> None:
+    """Points this process at throw-away folders and a database, before it imports FiftyOne."""
     root = Path(tempfile.mkdtemp(prefix="clipcleaner-tests-"))
     atexit.register(shutil.rmtree, root, ignore_errors=True)
     own_uri = os.environ.pop("FIFTYONE_DATABASE_URI", None)
@@ -114,6 +109,9 @@ def _isolate() -> Path:
             "CLIPCLEANER_STORE_DIR": str(root / "embeddings"),
             # No test needs the network: a hub must fail at once, not after a minute.
             "HF_HUB_OFFLINE": "1",
+            # Products of matrices are the same bits each time, in every process; and the tiny ones
+            # of the tests are slower on several threads.
+            "OMP_NUM_THREADS": "1",
         }
     )
     binary = _bundled_mongod()
@@ -128,14 +126,23 @@ def _isolate() -> Path:
     else:
         raise RuntimeError("No database: run `make setup`, or set FIFTYONE_DATABASE_URI")
     os.environ["FIFTYONE_DATABASE_URI"] = uri
-    return root
 
 
 # In the background of a shell script SIGINT is ignored, and processes started here would inherit it
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SESSION_ROOT = _isolate()
+# How long an example takes is a matter of the machine
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    distributes = config.getoption("numprocesses", None) and not hasattr(config, "workerinput")
+    if not distributes:  # each worker of pytest-xdist has a database of its own
+        _isolate()
 
 
 @pytest.fixture(scope="session")
