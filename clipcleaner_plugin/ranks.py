@@ -13,7 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -61,12 +61,8 @@ class Ranks:
         import torch.distributed as dist
 
         mine: list[Any] = [None]
-        try:
+        with _in_touch(self.rank):
             dist.scatter_object_list(mine, list(tasks) if tasks is not None else None, src=0)
-        except RuntimeError as error:  # gloo's words are about sockets
-            raise RuntimeError(
-                f"rank {self.rank} has lost the others: one of them stopped, and says why"
-            ) from error
         task: _Task = mine[0]
         return task
 
@@ -88,6 +84,17 @@ class Ranks:
 
 
 @contextmanager
+def _in_touch(rank: int) -> Iterator[None]:
+    """Says that another process stopped, where gloo's words are about sockets."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"rank {rank} has lost the others: one of them stopped, and says why"
+        ) from error
+
+
+@contextmanager
 def joined() -> Iterator[Ranks | None]:
     """Joins the other processes that torchrun has started; gives None where there are none."""
     if any(name not in os.environ for name in _VARIABLES) or os.environ["WORLD_SIZE"] == "1":
@@ -95,7 +102,10 @@ def joined() -> Iterator[Ranks | None]:
         return
     import torch.distributed as dist
 
-    dist.init_process_group("gloo", timeout=_PATIENCE)
+    rank = int(os.environ["RANK"])
+    # Rank 0 opens the port that the others ask for it: what fails there is not their doing
+    with _in_touch(rank) if rank else nullcontext():
+        dist.init_process_group("gloo", timeout=_PATIENCE)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
     finally:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from ports import free_port
 
 if TYPE_CHECKING:
     import fiftyone as fo
@@ -35,7 +35,7 @@ dataset = fo.load_dataset(sys.argv[1])
 fo.launch_app(dataset, remote=True, port=int(sys.argv[2]), address="127.0.0.1").wait(-1)
 """
 _PICTURE_BYTES = 400_000  # those of photos are larger, and get a palette of 256 colors
-_TIMEOUT = 60  # seconds; every step is polled, so that only a failure takes as long
+_TIMEOUT = 240  # seconds; every step is polled, so that only a failure takes as long
 
 
 @contextlib.contextmanager
@@ -45,9 +45,7 @@ def serve(dataset: str, plugins_dir: Path, log: Path) -> Iterator[str]:
     Yields:
         the address of the dataset's page
     """
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
+    port = free_port()
     env = {**os.environ, "FIFTYONE_PLUGINS_DIR": str(plugins_dir)}
     command = [sys.executable, "-c", _SERVER, dataset, str(port)]
     with log.open("w") as out:
@@ -61,7 +59,7 @@ def serve(dataset: str, plugins_dir: Path, log: Path) -> Iterator[str]:
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+        server.wait()
 
 
 def _wait_for_server(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -162,9 +160,9 @@ def take_picture(page: Page, name: str) -> None:
             picture.quantize(palette=picture.quantize()).save(path, optimize=True)  # dithered
 
 
-def wait_until(condition: Callable[[], bool], what: str, page: Page, seconds: int = 180) -> None:
+def wait_until(condition: Callable[[], bool], what: str, page: Page) -> None:
     """Waits for something that the page does not show, such as another process to be done."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + _TIMEOUT
     while not condition():
         assert time.monotonic() < deadline, f"did not happen: {what}"
         page.wait_for_timeout(200)

@@ -31,7 +31,7 @@ def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[
     """Runs a program and returns what it printed; a failure fails the test with its output."""
     done: subprocess.CompletedProcess[str] = subprocess.run(
         [str(c) for c in command],
-        **{"capture_output": True, "text": True, "timeout": 200, **options},  # type: ignore[call-overload]
+        **{"capture_output": True, "text": True, "timeout": 600, **options},  # type: ignore[call-overload]
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done

@@ -222,7 +222,10 @@ import clipcleaner_plugin as cc
 
 dataset = fo.load_dataset(sys.argv[1])
 options = dict(embeddings="emb", model=None, classes=["owl", "dog", "cat"], theta_cons=0.5)
-cc.apply_clipcleaner(dataset, **options)
+for line in sys.stdin:
+    dataset.reload()
+    cc.apply_clipcleaner(dataset, **options)
+    print("replaced", flush=True)
 """
 
 
@@ -231,9 +234,16 @@ def test_results_are_those_of_the_process_that_wrote_last(noisy: Noisy, repo_roo
     add_vectors(noisy, "emb")
     dataset.persistent = True  # else the other process would delete it at its end
 
+    command = [sys.executable, "-c", REPLACE, dataset.name]
+    other = subprocess.Popen(
+        command, cwd=repo_root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
     def replace() -> None:
-        command = [sys.executable, "-c", REPLACE, dataset.name]
-        subprocess.run(command, check=True, cwd=repo_root)
+        assert other.stdin is not None and other.stdout is not None
+        other.stdin.write("again\n")
+        other.stdin.flush()
+        assert any(line == "replaced\n" for line in other.stdout), "it failed"
 
     replace()
     with pytest.raises(ValueError, match=r"dataset\.reload\(\)"):
@@ -243,6 +253,7 @@ def test_results_are_those_of_the_process_that_wrote_last(noisy: Noisy, repo_roo
     held = cc.load_results(dataset)
     dataset.info["not saved"] = 1
     replace()
+    other.communicate()
     assert cc.get_run_info(dataset)["record"]["classes"] == ["owl", "dog", "cat"]
     assert cc.get_run_info(dataset)["parameters"]["theta_cons"] == 0.5
     loaded = cc.load_results(dataset)

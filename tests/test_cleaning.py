@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from feature_clusters import flip, make_clusters
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clipcleaner_plugin import cleaning
@@ -13,7 +13,6 @@ from clipcleaner_plugin.cleaning import clean_labels, draw_sample
 from clipcleaner_plugin.fitting import one_blas_thread
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=8), st.integers(1, 100))
 def test_a_sample_stands_for_all_and_spares_small_classes(sizes: list[int], limit: int) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes)

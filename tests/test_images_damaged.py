@@ -125,7 +125,7 @@ def test_a_cut_file_is_refused_or_complete(tmp_path: Path, form: str, options: d
     assert refused > 50
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data(), form=st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP"]))
 def test_damaged_bytes_never_raise_anything_else(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, form: str

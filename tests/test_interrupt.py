@@ -1,7 +1,9 @@
 """Embedding runs that are killed: nothing that was reported stored is lost, nothing is mixed up.
 
 One server process imports everything once; each run is a fork of it in a process group of its own,
-so that it dies with a ``kill -9`` and gets Ctrl-C as from a terminal, workers included.
+so that it dies with a ``kill -9`` and gets Ctrl-C as from a terminal, workers included. A run that
+is to be stopped comes no further than a number of images: however late the signal, there is work
+left.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ from clipcleaner_plugin.models import TINY_CLIP, load_model, model_identity
 from clipcleaner_plugin.store import EmbeddingStore
 
 IDENTITY = model_identity(TINY_CLIP)
-KILLS, BATCH = 20, 10
-COUNT = 900  # a run that is killed in its second batch may have stored its fourth
+COUNT, BATCH = 900, 10
+KILLS, BETWEEN_KILLS = 20, 40
+INTERRUPTS, BETWEEN_INTERRUPTS = 3, 100
+NO_LIMIT = COUNT + 1
 
 SERVER = """
-    import os, signal, sys, traceback
+    import os, signal, sys, time, traceback
     from pathlib import Path
     import torch
     from clipcleaner_plugin.embed import embed_images
@@ -41,12 +45,17 @@ SERVER = """
     torch.set_num_threads(1)
     model = load_model(TINY_CLIP, device="cpu")
 
-    def run(root, log, workers, paths):
+    def run(root, log, workers, limit, paths):
         os.setsid()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the progress bar
         signal.signal(signal.SIGINT, signal.default_int_handler)
         store = EmbeddingStore("d", model.identity, root)
-        report = lambda bar: os.write(log, b"stored %d\\n" % bar.iteration)
+
+        def report(bar):
+            os.write(log, b"stored %d\\n" % bar.iteration)
+            while bar.iteration >= limit:
+                time.sleep(0.02)  # one long sleep may miss a signal that comes just before it
+
         os.write(log, b"start\\n")
         ids = ["id" + Path(path).stem for path in paths]
         embed_images(
@@ -58,12 +67,12 @@ SERVER = """
     paths = sorted(str(path) for path in Path(sys.argv[1]).iterdir())
     print("ready", flush=True)
     for line in sys.stdin:
-        root, log, workers = line.split()
+        root, log, workers, limit = line.split()
         pid = os.fork()
         if pid == 0:
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             try:
-                run(root, descriptor, int(workers), paths)
+                run(root, descriptor, int(workers), int(limit), paths)
             except BaseException as err:
                 os.write(descriptor, f"raised {type(err).__name__}\\n".encode())
                 os.write(2, traceback.format_exc().encode())
@@ -92,9 +101,9 @@ class Server:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
 
-    def start(self, root: Path, log: Path, workers: int) -> int:
+    def start(self, root: Path, log: Path, workers: int, limit: int) -> int:
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{root} {log} {workers}\n")
+        self._process.stdin.write(f"{root} {log} {workers} {limit}\n")
         self._process.stdin.flush()
         return int(self._answer())
 
@@ -163,7 +172,7 @@ def reported(log: Path) -> int:
 
 
 def wait_for(log: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while reported(log) < count:
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.002)
@@ -171,7 +180,7 @@ def wait_for(log: Path, count: int) -> None:
 
 def wait_until_empty(group: int) -> None:
     """Waits until no process of a group is left."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while members(group):
         assert time.monotonic() < deadline, f"processes of group {group} live on: {members(group)}"
         time.sleep(0.05)
@@ -223,12 +232,13 @@ def test_kill_9_again_and_again(
     uninterrupted: np.ndarray,
     tmp_path: Path,
 ) -> None:
+    assert KILLS * BETWEEN_KILLS < COUNT
     rng = random.Random(20)
     stored = 0
     groups = []
     for attempt in range(KILLS):
         log = tmp_path / f"log{attempt}"
-        groups.append(server.start(tmp_path / "store", log, workers=2 * (attempt % 2)))
+        groups.append(server.start(tmp_path / "store", log, 2 * (attempt % 2), BETWEEN_KILLS))
         wait_for(log, BATCH)
         time.sleep(rng.uniform(0, 0.03))  # into a batch: decoding, encoding or writing
         os.kill(groups[-1], signal.SIGKILL)
@@ -252,9 +262,9 @@ def test_ctrl_c(
     rng = random.Random(workers)
     stored = 0
     before = len(server.errors())
-    for attempt in range(3):
+    for attempt in range(INTERRUPTS):
         log = tmp_path / f"log{attempt}"
-        group = server.start(tmp_path / "store", log, workers)
+        group = server.start(tmp_path / "store", log, workers, BETWEEN_INTERRUPTS)
         wait_for(log, BATCH * rng.randint(1, 4))
         time.sleep(rng.uniform(0, 0.02))
         os.killpg(group, signal.SIGINT)
@@ -263,7 +273,7 @@ def test_ctrl_c(
         assert log.read_text().endswith("raised KeyboardInterrupt\n"), server.errors()
         stored += reported(log)
     # only the main process of each run reports it: workers do not complain
-    assert server.errors()[before:].count("\nKeyboardInterrupt") == 3
+    assert server.errors()[before:].count("\nKeyboardInterrupt") == INTERRUPTS
     check_and_finish(tmp_path / "store", stored, images, uninterrupted)
 
 
@@ -277,8 +287,8 @@ def test_ctrl_c_at_the_start(
     stored = 0
     for delay in (0.0, 0.03, 0.06):
         log = tmp_path / f"log{delay}"
-        group = server.start(tmp_path / "store", log, workers=2)
-        deadline = time.monotonic() + 30
+        group = server.start(tmp_path / "store", log, 2, BETWEEN_INTERRUPTS)
+        deadline = time.monotonic() + 300
         while not log.exists() or "start" not in log.read_text():
             assert time.monotonic() < deadline
             time.sleep(0.001)
@@ -299,7 +309,7 @@ def test_two_runs_at_once(
 ) -> None:
     """Both do the whole work into one store; every vector is right."""
     log = tmp_path / "log"
-    server.start(tmp_path / "store", log, workers=0)
+    server.start(tmp_path / "store", log, 0, NO_LIMIT)
     wait_for(log, BATCH)
     _, ids, paths = images
     store = EmbeddingStore("d", IDENTITY, tmp_path / "store")

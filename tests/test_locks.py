@@ -87,7 +87,7 @@ import sys, time, fiftyone as fo
 from clipcleaner_plugin.locks import run_lock
 with run_lock(fo.load_dataset({labeled.name!r}), "run"):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
@@ -111,7 +111,7 @@ def write_lock(labeled: fo.Dataset, seconds: float) -> None:
 
 
 def test_a_lock_of_another_machine_holds_until_it_lapses(labeled: fo.Dataset) -> None:
-    write_lock(labeled, 30)
+    write_lock(labeled, 3600)
     with pytest.raises(RunIsBusy, match="process 1 on elsewhere since"):
         apply(labeled)
     write_lock(labeled, -1)
@@ -121,16 +121,21 @@ def test_a_lock_of_another_machine_holds_until_it_lapses(labeled: fo.Dataset) ->
 
 def test_who_lost_the_run_while_it_was_suspended_writes_nothing(labeled: fo.Dataset) -> None:
     with pytest.raises(RunIsBusy, match="taken over by another process"):
-        apply(labeled, progress=lambda bar: write_lock(labeled, 30))
+        apply(labeled, progress=lambda bar: write_lock(labeled, 3600))
     assert cc.list_runs(labeled) == []
     assert [found["token"] for found in documents(labeled)] == ["theirs"], "not ours to release"
     write_lock(labeled, -1)
 
 
 def test_a_long_run_keeps_its_lock(labeled: fo.Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "_LEASE", 0.4)
+    monkeypatch.setattr(locks, "_RENEWALS", 600)
     with run_lock(labeled, "run"):
-        time.sleep(1.2)
+        now = datetime.now(timezone.utc)
+        (lock,) = documents(labeled)
+        long_ago = {"$set": {"until": now - timedelta(days=1)}}
+        locks._locks().update_one({"_id": lock["_id"]}, long_ago)
+        while documents(labeled)[0]["until"] < now.replace(tzinfo=None):
+            time.sleep(0.01)
         confirm_lock(labeled, "run")
         with pytest.raises(RunIsBusy), run_lock(labeled, "run"):
             pass

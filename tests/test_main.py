@@ -128,31 +128,34 @@ def test_usage(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C cannot be sent to one process there")
-def test_ctrl_c_stops_and_the_same_command_resumes(digits: fo.Dataset, tmp_path: Path) -> None:
+def test_ctrl_c_stops_and_the_same_command_resumes(
+    digits: fo.Dataset, tmp_path: Path, repo_root: Path
+) -> None:
     store = tmp_path / "store"
-    env = os.environ | {"CLIPCLEANER_STORE_DIR": str(store), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "clipcleaner_plugin", "embed", digits.name, *TINY]
-    # One picture at a time is slow enough to be stopped midway
+    env = os.environ | {"CLIPCLEANER_STORE_DIR": str(store), "PYTHONPATH": str(repo_root)}
+    command = ["embed", digits.name, *TINY, "--batch-size", "8"]
     running = subprocess.Popen(
-        [*command, "--batch-size", "1"],
+        [sys.executable, str(repo_root / "tests" / "midway.py"), "100", *command],
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 120
     while sum(f.stat().st_size for f in store.rglob("*") if f.is_file()) < 5_000:
-        assert running.poll() is None and time.monotonic() < deadline
+        assert running.poll() is None
         time.sleep(0.01)
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=60)
+    _, err = running.communicate()
     assert running.returncode == cli.INTERRUPTED
     assert "Run the same command again: it resumes" in err
     assert "Traceback" not in err
 
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "clipcleaner_plugin", *command],
+        env=env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
     found = re.search(r"(\d+) computed, (\d+) reused, 0 unreadable", done.stdout)
     assert found is not None, done.stdout
     computed, reused = map(int, found.groups())
     assert computed + reused == 200
-    assert reused >= 1
+    assert 1 <= reused <= 108

@@ -66,7 +66,7 @@ def _make(python: Path, folder: Path, index: str) -> subprocess.CompletedProcess
         env=env,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
         check=False,
     )
 

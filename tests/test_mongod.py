@@ -46,7 +46,7 @@ class Environment:
             env=env,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
 

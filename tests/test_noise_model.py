@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clipcleaner_plugin.fitting import one_blas_thread
@@ -54,7 +54,6 @@ def test_a_label_is_judged_as_by_hand() -> None:
     assert judged.best_other.tolist() == [0]
 
 
-@settings(deadline=None)
 @given(st.integers(2, 6), st.integers(0, 1000))
 def test_the_chances_of_all_labels_sum_to_one(k: int, seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -64,7 +63,6 @@ def test_the_chances_of_all_labels_sum_to_one(k: int, seed: int) -> None:
     assert np.sum(judged.right + judged.wrong) == pytest.approx(1, abs=1e-5)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 1000), st.floats(0, 0.3), st.floats(0, 0.5), st.floats(0.1, 5))
 def test_more_support_for_a_label_never_lowers_its_odds(
     seed: int, uniform: float, careless: float, step: float

@@ -128,13 +128,20 @@ def test_from_a_shell(dataset: Maker, tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 _APPLY = """
-import sys
+import sys, time
 import fiftyone as fo
 import clipcleaner_plugin as cc
 
+fo.config.show_progress_bars = False  # what they draw would share lines with the numbers
+
+def report(bar):
+    print(bar.iteration, flush=True)
+    while bar.iteration >= 60:  # however late the kill comes
+        time.sleep(1)
+
 fo.load_dataset(sys.argv[1]).apply_clipcleaner(
     "detections", model=cc.TINY_CLIP, pretrained=None, num_workers=0, batch_size=4,
-    progress=lambda bar: print(bar.iteration, flush=True),
+    progress=report,
 )
 """
 

@@ -124,7 +124,7 @@ def test_tests_are_collected_whatever_the_folder_is_called(checkout: Path) -> No
             cwd=checkout,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=600,
             check=False,
         )
         assert "1 passed" in done.stdout, done.stdout + done.stderr

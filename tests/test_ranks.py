@@ -5,8 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.core.utils as fou
 import numpy as np
 import pytest
 import torch
+from midway import wait_at
+from ports import free_port
 from projection import make_images
 
 from clipcleaner_plugin import ranks as ranks_module
@@ -35,13 +36,6 @@ COUNT, BATCH = 75, 8
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], list[str]]:
     return make_images(tmp_path_factory.mktemp("images"), COUNT)
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
 
 
 def source() -> ModelSource:
@@ -67,28 +61,31 @@ def one_rank(
         answers.put((rank, traceback.format_exc()))
 
 
-def run_ranks(
-    size: int, work: Callable[[Any], Any], environments: dict[int, dict[str, str]] | None = None
-) -> dict[int, Any]:
+def start_ranks(
+    size: int, work: Callable[[Any], Any]
+) -> tuple[list[multiprocessing.process.BaseProcess], Any]:
     """Runs ``work(ranks)`` in rank 0 and ``follow`` in the others, in forks of this process."""
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
-    common = {
+    environment = {
         **{"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)},
         **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())},
     }
     processes = [
-        context.Process(
-            target=one_rank,
-            args=(rank, {**common, **(environments or {}).get(rank, {})}, work, answers),
-        )
+        context.Process(target=one_rank, args=(rank, environment, work, answers))
         for rank in range(size)
     ]
     for process in processes:
         process.start()
+    return list(processes), answers
+
+
+def run_ranks(size: int, work: Callable[[Any], Any]) -> dict[int, Any]:
+    """Returns what each rank answers."""
+    processes, answers = start_ranks(size, work)
     found = dict(answers.get() for _ in processes)
     for process in processes:
-        process.join(30)
+        process.join()
     return found
 
 
@@ -183,6 +180,27 @@ def test_where_rank_0_fails_the_others_say_that_they_lost_it(tmp_path: Path) -> 
     assert "rank 1 has lost the others" in found[1]
 
 
+def leave_early(port: int) -> None:
+    """Does what rank 0 does first, and ends as soon as rank 1 has asked it for something."""
+    store = torch.distributed.TCPStore("127.0.0.1", port, 2, True, wait_for_workers=False)
+    while store.num_keys() < 2:
+        time.sleep(0.01)
+    os._exit(0)
+
+
+def test_rank_0_fails_while_the_others_join(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    for name, value in {**variables, "MASTER_PORT": str(free_port())}.items():
+        monkeypatch.setenv(name, value)
+    rank_0 = multiprocessing.get_context("fork").Process(
+        target=leave_early, args=(int(os.environ["MASTER_PORT"]),)
+    )
+    rank_0.start()
+    with pytest.raises(RuntimeError, match="rank 1 has lost the others"), joined():
+        pass
+    rank_0.join()
+
+
 def test_a_folder_that_is_not_shared_is_noticed(
     images: tuple[list[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,53 +249,38 @@ def test_one_process_is_not_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
 # -- as users start it ----------------------------------------------------------------------------
 
 
-def torchrun(dataset: str, *options: str) -> subprocess.Popen[str]:
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"),
-        *("--master_port", str(free_port()), "-m", "clipcleaner_plugin.embed", dataset),
-        *("--model", TINY_CLIP, "--batch-size", "4", "--num-workers", "0", *options),
-    ]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def process_of_rank(rank: int, launcher: int) -> int:
-    """The process id of a rank among the children of torchrun."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        for child in Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split():
-            variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
-            if f"RANK={rank}".encode() in variables:
-                return int(child)
-        time.sleep(0.02)
-    raise AssertionError(f"no process of rank {rank}")
-
-
 def test_torchrun_makes_up_for_a_killed_rank(
-    dataset: Callable[..., fo.Dataset], tmp_path: Path
+    dataset: Callable[..., fo.Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, paths = make_images(tmp_path / "images", 1200)
+    _, paths = make_images(tmp_path / "images", 120)
     made = dataset([fo.Sample(path) for path in paths], persistent=True)
+    sample_ids, files = made.values(["id", "filepath"])
     store = dataset_store(made, IDENTITY)
 
-    first = torchrun(made.name)
-    victim = process_of_rank(1, first.pid)
+    with monkeypatch.context() as patched:
+        patched.setattr(fou.ProgressBar, "update", fou.ProgressBar.update)  # put back afterwards
+        wait_at(24)
+        processes, _ = start_ranks(
+            2, lambda ranks: lead(ranks, sample_ids, files, source(), store, batch_size=4)
+        )
     while len(list(store.folder.glob("*.index"))) < 2 or len(store) < 40:
-        assert first.poll() is None, first.communicate()
-        time.sleep(0.002)
-    os.kill(victim, signal.SIGKILL)
-    first.communicate(timeout=120)
-    assert first.returncode != 0
+        assert all(process.is_alive() for process in processes)
+        time.sleep(0.01)
+    for process in reversed(processes):  # as torchrun ends the others
+        process.kill()
+        process.join()
     kept = len(store)
-    assert 40 <= kept < 1200
+    assert 40 <= kept < 120
 
-    second = torchrun(made.name, "--embeddings-field", "vectors")
-    out, errors = second.communicate(timeout=120)
-    assert second.returncode == 0, errors
-    assert f"{1200 - kept} computed, {kept} reused, 0 unreadable" in out
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+        *("-m", "clipcleaner_plugin.embed", made.name, "--embeddings-field", "vectors"),
+        *("--model", TINY_CLIP, "--batch-size", "4", "--num-workers", "0"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"{120 - kept} computed, {kept} reused, 0 unreadable" in done.stdout
 
-    sample_ids, files = made.values(["id", "filepath"])
     whole = EmbeddingStore("alone", IDENTITY, tmp_path)
     embed_images(sample_ids, files, source(), whole, batch_size=4, progress=False)
     expected = whole.read(sample_ids)
@@ -292,7 +295,7 @@ def test_the_module_is_the_command(dataset: Callable[..., fo.Dataset], tmp_path:
     done = subprocess.run(
         [sys.executable, "-W", "error::RuntimeWarning", "-m", "clipcleaner_plugin.embed"]
         + [made.name, "--model", TINY_CLIP],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "3 computed, 0 reused, 0 unreadable" in done.stdout

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import fiftyone as fo
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from noisy_features import Noisy
 from scipy.stats import binomtest
@@ -66,7 +66,6 @@ def test_whoever_has_seen_all_knows() -> None:
     assert stratified_rate([3, 0], [10, 5], [10, 5])[:3] == pytest.approx((0.2, 0.2, 0.2))
 
 
-@settings(deadline=None)
 @given(table=st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=5))
 def test_the_estimate_lies_in_its_interval(table: list[tuple[int, int]]) -> None:
     hits = [a for a, _ in table]

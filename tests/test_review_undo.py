@@ -120,12 +120,21 @@ def test_many_samples_go_in_several_commands(noisy: Noisy, monkeypatch: pytest.M
 
 
 _ACCEPT = """
-import sys
+import sys, time
 import fiftyone as fo
 import clipcleaner_plugin as cc
 from clipcleaner_plugin import review_update
 
+write = review_update._write_samples
+
+def write_and_wait(*arguments):
+    for n, done in enumerate(write(*arguments)):
+        yield done
+        while n >= 40:  # however late the kill comes
+            time.sleep(1)
+
 review_update._CHUNK = 10
+review_update._write_samples = write_and_wait
 dataset = fo.load_dataset(sys.argv[1])
 cc.accept_suggestions(dataset.match({"clipcleaner_verdict": "mislabeled"}))
 """

@@ -45,7 +45,7 @@ def cases(draw: st.DrawFn) -> tuple[dict[str, np.ndarray], np.ndarray, int]:
 
 
 @given(cases())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_better_supported_sample_of_a_class_is_never_left_out(
     case: tuple[dict[str, np.ndarray], np.ndarray, int],
 ) -> None:
@@ -59,7 +59,7 @@ def test_a_better_supported_sample_of_a_class_is_never_left_out(
 
 
 @given(cases(), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_order_of_samples_plays_no_part(
     case: tuple[dict[str, np.ndarray], np.ndarray, int], random: np.random.RandomState
 ) -> None:
@@ -72,7 +72,7 @@ def test_the_order_of_samples_plays_no_part(
 
 
 @given(cases())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rows_without_label_or_evidence_are_never_selected_and_cost_nothing_else(
     case: tuple[dict[str, np.ndarray], np.ndarray, int],
 ) -> None:
@@ -85,7 +85,7 @@ def test_rows_without_label_or_evidence_are_never_selected_and_cost_nothing_else
 
 
 @given(cases())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_class_with_evidence_stays_empty(
     case: tuple[dict[str, np.ndarray], np.ndarray, int],
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -38,12 +37,9 @@ with joined() as ranks:
 
 
 def torchrun(processes: int, *what: str) -> subprocess.CompletedProcess[str]:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.run(
-        [*launcher, "--master_port", str(port), *what], capture_output=True, text=True, timeout=240
+        [*launcher, "--nproc_per_node", str(processes), *what], capture_output=True, text=True
     )
 
 

@@ -164,7 +164,7 @@ def test_repetition_gives_the_same_bits(
     assert same(score_labels(clusters.images, noisy, clusters.texts), scores)
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=3)
 @given(st.randoms(use_true_random=False))
 def test_a_permutation_permutes_the_result_to_the_bit(random: np.random.RandomState) -> None:
     data = make_clusters(300, 3, dim=32, spread=0.4)

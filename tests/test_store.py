@@ -124,7 +124,7 @@ batches_strategy = st.lists(
 )
 
 
-@settings(max_examples=35, deadline=None)
+@settings(max_examples=35)
 @given(writers=batches_strategy, data=st.data())
 def test_round_trip_of_anything(
     tmp_path_factory: pytest.TempPathFactory, writers: list[list[list[str]]], data: st.DataObject

@@ -93,9 +93,7 @@ def two_segments(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     suffix=st.sampled_from([".index", ".vectors"]),
     place=st.floats(0, 1, exclude_max=True),
@@ -275,7 +273,7 @@ def test_writers_at_once(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join()
         assert process.exitcode == 0
     store = EmbeddingStore("d", "m", tmp_path)
     assert len(store) == 4 * 15 * 8 + 1

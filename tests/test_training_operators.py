@@ -328,7 +328,7 @@ def test_the_commands_do_what_they_say(
     program = [sys.executable, "-m", "clipcleaner_plugin"]
     assert export[:3] == load[:3] == program
     assert cli.main(export[3:]) == 0
-    done = subprocess.run(train, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(train, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert cli.main(load[3:]) == 0
     digits.reload()

@@ -32,7 +32,7 @@ def torchrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
         env=one_thread(),
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
         check=False,
     )
 

@@ -90,7 +90,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_weights(tmp_path: Path) -> N
         env=one_thread(),
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

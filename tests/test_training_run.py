@@ -254,7 +254,7 @@ def test_the_folder_alone_runs_elsewhere(bundle: Path, tmp_path: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -106,7 +106,7 @@ def test_nothing_to_predict_is_no_error() -> None:
     assert models.seen(data.images).argmax(axis=1).tolist() == data.truth.tolist()
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(st.integers(0, 100))
 def test_rows_are_distributions(seed: int) -> None:
     data = make_clusters(40, 4, seed=seed)
