@@ -14,6 +14,7 @@ from .decisions import CONFIRMED, DECISIONS, DROPPED, RELABELED
 from .layout import Layout
 from .review_log import ACCEPT, CONFIRM, KINDS
 from .runs import load_results
+from .targets import check_stored_labels
 
 _Branches = list[tuple[dict[str, Any], str]]  # (expression, what it means where it is true)
 
@@ -180,7 +181,8 @@ def check_samples(samples: SampleCollection) -> None:
 
 
 def check_reviewable(samples: SampleCollection, layout: Layout) -> None:
-    """Raises ValueError unless ``samples`` shows labels of this kind."""
+    """Raises ValueError unless ``samples`` shows labels of this kind, as the dataset has them."""
+    check_stored_labels(samples, layout)
     if not samples._is_generated:
         return
     if not layout.objects:

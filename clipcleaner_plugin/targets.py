@@ -26,6 +26,10 @@ _HINTS: dict[type, str] = {
 }
 
 
+# Stages of a view that change labels and leave the dataset as it is
+_CHANGING = ("MapLabels", "MapValues", "SetField")
+
+
 @dataclass(frozen=True)
 class Targets:
     """The labels to examine, in the collection's order.
@@ -134,7 +138,25 @@ def examined_layout(
                 "labels of objects stand in the same field; leave label_field out"
             )
         _check_type(samples, name, "patches_field", (fo.Detections,))
-    return Layout(name, holds_objects(samples, name), prefix)
+    layout = Layout(name, holds_objects(samples, name), prefix)
+    check_stored_labels(samples, layout)
+    return layout
+
+
+def check_stored_labels(samples: SampleCollection, layout: Layout) -> None:
+    """Raises ValueError if a view shows other labels than the dataset has.
+
+    What a run keeps and what a review changes are the labels of the dataset.
+    """
+    field, stages = layout.label_field, getattr(samples, "_stages", ())
+    paths = (field, layout.given, *([layout.array] if layout.objects else []))
+    for stage in stages:
+        if type(stage).__name__ in _CHANGING and stage.field in paths:
+            raise ValueError(
+                f"this view changes the labels of {field!r} ({type(stage).__name__}), and a run is "
+                f"about labels as the dataset has them. Make them a field of their own, "
+                f'view.clone_sample_field({field!r}, "new_field"), and use that one'
+            )
 
 
 def _check_type(

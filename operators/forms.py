@@ -69,6 +69,9 @@ def input_label_field(
     Returns:
         the chosen field, None where there is none
     """
+    from clipcleaner_plugin.layout import field_layout
+    from clipcleaner_plugin.targets import check_stored_labels
+
     fields = label_fields(samples)
     if not fields:
         block(
@@ -78,7 +81,7 @@ def input_label_field(
         )
         return None
     default = "ground_truth" if "ground_truth" in fields else fields[0]
-    inputs.enum(
+    prop = inputs.enum(
         "label_field",
         fields,
         default=default,
@@ -88,7 +91,13 @@ def input_label_field(
         view=dropdown(fields),
     )
     chosen = ctx.params.get("label_field") or default
-    return chosen if chosen in fields else None
+    if chosen not in fields:
+        return None
+    try:
+        check_stored_labels(samples, field_layout(samples, chosen))
+    except ValueError as error:
+        invalidate(prop, str(error))
+    return chosen
 
 
 def input_padding(inputs: types.Object) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import fiftyone as fo
 import numpy as np
 import pytest
+from fiftyone import ViewField as F
 from noisy_features import CLASSES, DIM, Maker, Noisy, add_vectors, snapshot
 
 import clipcleaner_plugin as cc
@@ -256,3 +257,24 @@ def test_non_ascii_class_names(noisy: Noisy) -> None:
     results = noisy.apply(classes=list(names.values()))
     assert set(results.mislabeled_view().values("id")) == noisy.wrong
     assert set(results.noise_rates()) == set(names.values())
+
+
+@pytest.mark.parametrize("stage", ["map_labels", "set_field"])
+def test_views_with_labels_of_their_own_are_refused(noisy: Noisy, stage: str) -> None:
+    animals = {"cat": "pet", "dog": "pet"}
+    if stage == "map_labels":
+        view = noisy.dataset.map_labels("ground_truth", animals)
+    else:
+        view = noisy.dataset.set_field("ground_truth.label", F("label").map_values(animals))
+    said = (
+        r"changes the labels of 'ground_truth'.*clone_sample_field\('ground_truth', \"new_field\"\)"
+    )
+    with pytest.raises(ValueError, match=said):
+        noisy.apply(view)
+    noisy.apply(noisy.dataset.map_labels("trusted", animals))  # no matter of this run
+    with pytest.raises(ValueError, match=said):
+        cc.confirm_labels(view)
+    view.clone_sample_field("ground_truth", "animals")
+    results = noisy.apply(label_field="animals", text_features=None, model=None)
+    assert set(results.noise_rates()) == {"owl", "pet"}
+    assert {pair[:2] for pair in results.confusions()} <= {("owl", "pet"), ("pet", "owl")}

@@ -82,3 +82,9 @@ def test_copies_of_an_object_are_refused(dataset: Maker) -> None:
     made = dataset([fo.Sample(f"/x/{i}.jpg", detections=d) for i, d in enumerate(groups)])
     with pytest.raises(ValueError, match=f"have the id {copied.id}, as copies do"):
         made.apply_clipcleaner(FIELD, embeddings=np.eye(2), model=None)
+
+
+def test_views_with_labels_of_their_own_are_refused(boxed: Boxed) -> None:
+    view = boxed.dataset.map_labels(FIELD, {"cat": "pet"})
+    with pytest.raises(ValueError, match="this view changes the labels of 'detections'"):
+        boxed.apply(view)
