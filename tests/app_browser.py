@@ -90,13 +90,13 @@ def open_page(address: str, chromium: str, failure: Path) -> Iterator[Page]:
 
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=chromium, args=_ARGS)
-        page = browser.new_page(viewport={"width": 1440, "height": 780})
+        page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(1000 * _TIMEOUT)
         page.route("**/*", lambda r: r.continue_() if local(r.request.url) else r.abort())
+        # An advertisement that comes sooner or later, or never, and lies above the buttons
+        page.add_locator_handler(page.get_by_text("Dismiss", exact=True), lambda ad: ad.click())
         page.goto(address)
         page.locator('[data-cy="fo-grid"] [data-cy="looker"]').first.wait_for()
-        with contextlib.suppress(Exception):  # an advertisement that is not always there
-            page.get_by_text("Dismiss", exact=True).click(timeout=3000)
         try:
             yield page
         except Exception:
@@ -151,6 +151,7 @@ def take_picture(page: Page, name: str) -> None:
     folder = os.environ.get("SCREENSHOTS")
     if folder:
         page.mouse.move(5, 5)  # no tooltip in the picture
+        page.locator('[data-cy="fo-grid"] [data-cy="looker"]').first.wait_for()
         page.wait_for_timeout(3000)
         Path(folder).mkdir(parents=True, exist_ok=True)
         path = Path(folder) / f"{name}.png"
