@@ -32,6 +32,7 @@ from .features import (
 from .fields import delete_fields, result_fields
 from .given import given_embeddings
 from .inputs import check_options
+from .kept_statistics import count_again
 from .layout import Layout, layout_of
 from .locks import confirm_lock, one_writer
 from .record import make_record
@@ -239,6 +240,7 @@ def apply_clipcleaner(
     if prompts:
         record["warnings"] += prompt_warnings(targets.classes, class_prompts)
     results = CLIPCleanerResults(samples, config, key, backend=run, record=record)
+    count_again(results)
     run.save_run_results(samples, key, results)
     logger.info("Done: %s", results.headline())
     return results

@@ -12,7 +12,7 @@ from typing import Any
 import fiftyone as fo
 import fiftyone.core.brain as fob
 
-from . import fields, views
+from . import fields, kept_statistics, views
 from .embeddings import dataset_store
 from .layout import layout_of
 
@@ -120,6 +120,7 @@ class CLIPCleaner(fob.BrainMethod):
         written = fields.result_fields(layout_of(self.config))
         fields.delete_fields(dataset, written + vector_fields_of(dataset, key, self.config))
         views.delete_views(dataset, self.config.prefix)
+        kept_statistics.delete_kept(dataset, key)
         self._delete_store(dataset, key)
 
     def _delete_store(self, dataset: fo.Dataset, key: str) -> None:
@@ -143,6 +144,7 @@ class CLIPCleaner(fob.BrainMethod):
             config.embeddings_field = new_field
         config.prefix = new_key
         views.save_views(dataset, config)
+        kept_statistics.delete_kept(dataset, key)
         self.update_run_config(dataset, key, config)
         cached = getattr(dataset, self._results_cache_field()).get(key)
         if cached is not None:

@@ -15,6 +15,8 @@ import numpy as np
 from bson import ObjectId
 from pymongo import UpdateOne
 
+from .memory import end_change
+
 if TYPE_CHECKING:
     from .layout import Layout
 
@@ -136,6 +138,7 @@ def _write(
     dataset: fo.Dataset, rows: Iterable[tuple[str, dict[str, Any], Mapping[str, Any]]]
 ) -> None:
     """Takes (sample id, what to update, ``{path: value}``)."""
+    part: list[Any] = []
     for part in _chunks(rows, _ROWS):
         now = datetime.now(timezone.utc)
         updates = [
@@ -147,6 +150,8 @@ def _write(
         ]
         # What set_values() calls, for which there is no public way to several fields at once
         dataset._bulk_write(updates, ids=[sample_id for sample_id, *_ in part], progress=False)
+    if part:
+        end_change(dataset, ObjectId(part[-1][0]), now)
 
 
 def classification(label: str, confidence: float) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from datetime import datetime, timedelta, timezone
+from typing import Generic, NamedTuple, TypeVar
 
 import fiftyone as fo
+from bson import ObjectId
 
 T = TypeVar("T")
 
@@ -30,12 +32,40 @@ class Last(Generic[T]):
                 self._kept = state, make()
             return self._kept[1]
 
-    def peek(self) -> T | None:
-        """Returns the value that is kept, of whatever state; never waits."""
-        kept = self._kept
-        return None if kept is None else kept[1]
+    def forget(self) -> None:
+        """Makes the next one to ask make the value."""
+        with self._lock:
+            self._kept = None
 
 
-def content_state(dataset: fo.Dataset) -> Hashable:
+class ContentState(NamedTuple):
+    """What changes with the samples of a dataset.
+
+    Attributes:
+        dataset: its id
+        changed_at: when a sample was changed last; None where there are none
+        samples: how many there are
+    """
+
+    dataset: str
+    changed_at: datetime | None
+    samples: int
+
+
+def content_state(dataset: fo.Dataset) -> ContentState:
     """Returns a value that changes with the samples of a dataset; found by index, at any size."""
-    return str(dataset._doc.id), dataset._max("last_modified_at"), len(dataset)
+    return ContentState(str(dataset._doc.id), dataset._max("last_modified_at"), len(dataset))
+
+
+def end_change(dataset: fo.Dataset, sample_id: ObjectId, began: datetime) -> None:
+    """Ends a change of many samples that all got one time, so that the state is one of its own.
+
+    Whoever looked at the samples while only some of them had changed saw the same time.
+
+    Args:
+        dataset: the dataset
+        sample_id: one of the samples
+        began: the time that they got
+    """
+    later = max(datetime.now(timezone.utc), began + timedelta(milliseconds=1))
+    dataset._sample_collection.update_one({"_id": sample_id}, {"$set": {"last_modified_at": later}})

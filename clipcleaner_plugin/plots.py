@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .statistics import BINS, REVIEWED, ClassStatistics
+from .statistics import ClassStatistics
+from .tally import BINS
+from .views import REVIEWED
 
 COLORS = {
     "mislabeled": "#e0483e",
@@ -19,11 +21,12 @@ COLORS = {
 MAX_CLASSES = 30
 
 
-def score_figure(histogram: Mapping[str, Sequence[int]]) -> Any:
+def score_figure(histogram: Mapping[str, Sequence[int]], unit: str = "sample") -> Any:
     """Histogram of the clean score, stacked by verdict.
 
     Args:
         histogram: verdict → counts of equal bins from 0 to 1
+        unit ("sample"): what is counted
     """
     import plotly.graph_objects as go
 
@@ -44,7 +47,7 @@ def score_figure(histogram: Mapping[str, Sequence[int]]) -> Any:
         bargap=0,
         title="Clean score by verdict",
         xaxis={"title": "clean score: probability that the label is right", "range": [0, 1]},
-        yaxis={"title": "samples", "type": "log", "dtick": 1},
+        yaxis={"title": f"{unit}s", "type": "log", "dtick": 1},
     )
 
 
@@ -78,18 +81,21 @@ def confusion_figure(confusions: Sequence[tuple[str, str, int]]) -> Any:
             hovertemplate="%{z:,} × given %{y}, suggested %{x}<extra></extra>",
         )
     )
-    figure.update_xaxes(type="category", title={"text": "suggested label", "standoff": 8})
+    # Every name, also where plotly would leave out each second one
+    ticks = {"type": "category", "dtick": 1, "tickfont": {"size": 12 if len(names) <= 15 else 10}}
+    figure.update_xaxes(title={"text": "suggested label", "standoff": 8}, **ticks)
     title = {"text": "given label", "standoff": 8}
-    figure.update_yaxes(type="category", title=title, autorange="reversed")
+    figure.update_yaxes(title=title, autorange="reversed", **ticks)
     more = f" (the {MAX_CLASSES} most frequent)" if len(weight) > MAX_CLASSES else ""
     return figure.update_layout(title=f"Mislabeled: given and suggested labels{more}")
 
 
-def class_figure(classes: Mapping[str, ClassStatistics]) -> Any:
-    """Bars by given class: samples; the share mislabeled; how often its name is language's choice.
+def class_figure(classes: Mapping[str, ClassStatistics], unit: str = "sample") -> Any:
+    """Bars by given class: share mislabeled; how often its name is language's choice; count.
 
     Args:
         classes: given label → statistics; the 30 with the largest share mislabeled are shown
+        unit ("sample"): what is counted
     """
     import plotly.graph_objects as go
 
@@ -102,7 +108,7 @@ def class_figure(classes: Mapping[str, ClassStatistics]) -> Any:
     columns: tuple[tuple[str, str, list[Any], str], ...] = (
         ("mislabeled", COLORS["mislabeled"], [c.mislabeled / c.count for c in shown], ".1%"),
         ("words agree", "#4c8dd6", [_or_none(c.words) for c in shown], ".0%"),
-        ("samples", COLORS[REVIEWED], [c.count for c in shown], ","),
+        (f"{unit}s", COLORS[REVIEWED], [c.count for c in shown], ","),
     )
     for i, (title, color, values, text) in enumerate(columns):
         figure.add_bar(

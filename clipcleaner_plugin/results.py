@@ -14,12 +14,13 @@ import numpy as np
 from .brain import CLIPCleaner, CLIPCleanerConfig
 from .class_report import ClassReport
 from .fields import VERDICTS
+from .kept_statistics import count_again, current_statistics
 from .layout import Layout, layout_of
 from .locks import run_lock
 from .reselection import Thetas, read_evidence
 from .review_methods import ReviewMethods
 from .rules import NoiseRate
-from .statistics import RunStatistics, run_statistics
+from .statistics import RunStatistics
 from .targets import read_items, trusted_path
 from .views import OPEN_SET, run_view
 
@@ -192,8 +193,11 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
         )
 
     def statistics(self) -> RunStatistics:
-        """Returns counts by verdict, score, class and pair of labels, made in the database."""
-        return run_statistics(self)
+        """Returns counts by verdict, score, class and pair of labels.
+
+        They are made in the database, and kept with it until samples change.
+        """
+        return current_statistics(self)
 
     def summary(self) -> Summary:
         """Returns counts by verdict and the estimated noise rates, overall and by class."""
@@ -318,6 +322,7 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
             if thetas != former:
                 config.former_thetas = former._asdict()
             self.save_config()
+            count_again(self)
         return self.counts()
 
     def export(
@@ -340,11 +345,11 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
         """Returns plotly figures: "scores", "confusions" and "classes"."""
         from .plots import class_figure, confusion_figure, score_figure
 
-        statistics = self.statistics()
+        statistics, unit = self.statistics(), self.layout.unit
         return {
-            "scores": score_figure(statistics.histogram),
+            "scores": score_figure(statistics.histogram, unit),
             "confusions": confusion_figure(statistics.confusions),
-            "classes": class_figure(statistics.classes),
+            "classes": class_figure(statistics.classes, unit),
         }
 
 

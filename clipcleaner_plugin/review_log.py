@@ -95,7 +95,7 @@ class ReviewAction:
 
     def __str__(self) -> str:
         number = samples_text(self.count, self.unit)
-        text = f"{self.at:%Y-%m-%d %H:%M} UTC, {self.by}: {self.kind}, {number}"
+        text = f"{self.at:%Y-%m-%d %H:%M} UTC, {self.by}: {number} {_DONE[self.kind][1]}"
         if self.undone == self.count:
             return text + ", undone"
         return text + (f", undone on {self.undone}" if self.undone else "")

@@ -15,7 +15,9 @@ from bson import ObjectId
 from fiftyone.core.collections import SampleCollection
 from fiftyone.core.sample import Sample
 
+from .kept_statistics import following
 from .layout import Layout
+from .memory import end_change
 from .review_log import ReviewReport
 
 # Ids of a command; MongoDB refuses commands over 16 MB, and an id takes about 20 bytes
@@ -80,11 +82,20 @@ def carry_out(samples: SampleCollection, step: Step, at: datetime, by: str) -> i
     """Changes those of the labels where it is possible, and returns how many."""
     n = 0
     dataset: fo.Dataset = samples._root_dataset
-    write = _write_objects if step.layout.objects else _write_samples
-    for ids, count in write(samples, step, at, by):
-        n += count
-        # Whoever holds a sample in this process must see its new label, and not save the old one
-        Sample._reload_docs(dataset._sample_collection_name, sample_ids=ids)
+    if step.layout.objects:
+        objects = _possible_objects(samples, step)
+        found, written = list(objects), _write_objects(dataset, step, objects, at, by)
+    else:
+        found = [ObjectId(i) for i in samples.match(_possible(step)).values("id")]
+        written = _write_samples(dataset, step, found, at, by)
+    if not found:
+        return 0
+    with following(dataset, found):
+        for ids, count in written:
+            n += count
+            # Whoever holds a sample in this process must see its new label, and not save the old
+            Sample._reload_docs(dataset._sample_collection_name, sample_ids=[str(i) for i in ids])
+        end_change(dataset, found[-1], at)
     return n
 
 
@@ -97,27 +108,31 @@ def _seen_in(samples: SampleCollection, step: Step) -> tuple[Step, list[dict[str
     return step, [scope, *step.layout.unwind, *([scope] if step.layout.objects else [])]
 
 
+def _possible(step: Step) -> dict[str, Any]:
+    return {**step.scope(), "$expr": {"$eq": [step.left_because(), None]}}
+
+
 def _write_samples(
-    samples: SampleCollection, step: Step, at: datetime, by: str
-) -> Iterator[tuple[list[str], int]]:
-    possible = {**step.scope(), "$expr": {"$eq": [step.left_because(), None]}}
+    dataset: fo.Dataset, step: Step, found: list[ObjectId], at: datetime, by: str
+) -> Iterator[tuple[list[ObjectId], int]]:
     update = [{"$set": {**step.values(at, by), "last_modified_at": at}}]
     if step.removed():
         update.append({"$set": step.removed()})
-    collection = samples._root_dataset._sample_collection
-    found = samples.match(possible).values("id")
     for start in range(0, len(found), _CHUNK):
         ids = found[start : start + _CHUNK]
         # Asked again: another reviewer may have been quicker
-        query = {"_id": {"$in": [ObjectId(i) for i in ids]}, **possible}
-        yield ids, collection.update_many(query, update).modified_count
+        query = {"_id": {"$in": ids}, **_possible(step)}
+        yield ids, dataset._sample_collection.update_many(query, update).modified_count
 
 
 def _write_objects(
-    samples: SampleCollection, step: Step, at: datetime, by: str
-) -> Iterator[tuple[list[str], int]]:
-    collection, layout = samples._root_dataset._sample_collection, step.layout
-    objects = _possible_objects(samples, step)
+    dataset: fo.Dataset,
+    step: Step,
+    objects: dict[ObjectId, list[ObjectId]],
+    at: datetime,
+    by: str,
+) -> Iterator[tuple[list[ObjectId], int]]:
+    collection, layout = dataset._sample_collection, step.layout
     found = list(objects)
     for start in range(0, len(found), _OBJECT_CHUNK):
         ids = found[start : start + _OBJECT_CHUNK]
@@ -126,7 +141,7 @@ def _write_objects(
         collection.update_many(here["$match"], _objects_update(step, chosen, at, by))
         done = [{"$match": step.done(at)}, {"$match": {layout.id: {"$in": chosen}}}]
         counted = list(collection.aggregate([here, *layout.unwind, *done, {"$count": "n"}]))
-        yield [str(i) for i in ids], counted[0]["n"] if counted else 0
+        yield ids, counted[0]["n"] if counted else 0
 
 
 def _possible_objects(samples: SampleCollection, step: Step) -> dict[ObjectId, list[ObjectId]]:

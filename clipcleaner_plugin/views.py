@@ -59,7 +59,7 @@ KINDS = {
         "Least certain", "No label reaches half of the probability; least certain first"
     ),
     OPEN_SET: Kind("Of no class", "Images that seem to belong to none of the classes"),
-    REVIEWED: Kind("Reviewed", "Samples that a reviewer has decided about"),
+    REVIEWED: Kind("Reviewed", "Labels that a reviewer has decided about"),
 }
 
 

@@ -65,23 +65,23 @@ class LoadView(foo.Operator):
 
 
 def _input_choice(ctx: foo.executor.ExecutionContext, inputs: types.Object, key: str) -> None:
+    from clipcleaner_plugin.kept_statistics import recent_statistics
     from clipcleaner_plugin.runs import load_results
-    from clipcleaner_plugin.statistics import view_counts
-    from clipcleaner_plugin.views import kinds_of
+    from clipcleaner_plugin.views import Kind, kinds_of
 
     try:
         results = load_results(ctx.dataset, key)
     except ValueError as error:
         block(inputs, "This run cannot be shown", str(error))
         return
-    counts = view_counts(results)
+    recent, unit = recent_statistics(results), results.layout.unit
+    counts = {**recent.statistics.in_views, ALL: sum(recent.statistics.verdicts.values())}
+    kinds = {**kinds_of(ctx.dataset, results.config), ALL: Kind("All", f"Every {unit} of the run")}
     view = types.RadioGroup()
-    for name, kind in kinds_of(ctx.dataset, results.config).items():
-        label = f"{kind.label} ({counts[name]:,})" if name in counts else kind.label
+    for name, kind in kinds.items():
+        counted = recent.current and name in counts
+        label = f"{kind.label} ({counts[name]:,})" if counted else kind.label
         view.add_choice(name, label=label, description=kind.description)
-    total = sum(results.counts().values())
-    unit = results.layout.unit
-    view.add_choice(ALL, label=f"All ({total:,})", description=f"Every {unit} of the run")
     inputs.enum(
         "kind",
         view.values(),
@@ -94,6 +94,6 @@ def _input_choice(ctx: foo.executor.ExecutionContext, inputs: types.Object, key:
         inputs.str(
             name,
             label=f"{label} (any)",
-            description="Only samples with this label",
+            description=f"Only {unit}s with this label",
             view=suggestions(results.record["classes"]),
         )

@@ -1,8 +1,8 @@
 """The panel: a run in numbers and pictures, its samples a click away, and thresholds to try.
 
 Nothing is kept between two events but what the user chose: every event asks for the statistics of
-the run, which stay in memory until samples change. Handlers are idempotent, since the App calls
-some of them twice, and some when the page is loaded.
+the run, which are kept until samples change. Handlers are idempotent, since the App calls some of
+them twice, and some when the page is loaded.
 """
 
 from __future__ import annotations
@@ -13,14 +13,16 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .panel_parts import (
+    add_count,
     add_empty,
     add_plot,
+    add_review,
     add_run_choice,
     add_summary,
     add_tabs,
     add_thresholds,
 )
-from .panel_runs import current_run, run_state
+from .panel_runs import RunState, current_run, run_state
 from .showing import show_samples
 from .thresholds import THETAS
 from .update_selection import reselect
@@ -32,15 +34,16 @@ if TYPE_CHECKING:
 NAME = "clipcleaner"
 _PLUGIN = "@clipcleaner/clipcleaner"
 _HELP = """
-Every bar and every cell can be clicked: the grid then shows its samples.
+Every bar and every cell can be clicked: the grid then shows what it counts. The review buttons are
+about what is selected there, or else about all that it shows.
 
 * **Scores**: how probable it is that a label is right, by verdict
 * **Confusions**: which labels were given where others are suggested
 * **Classes**: how many labels of a class look wrong, and whether its name means something to CLIP
 * **Thresholds**: stricter or laxer verdicts, counted before they are applied
 
-The numbers are of the whole run, whatever the grid shows. They follow every change; in runs of more
-than 200,000 samples, with the next click in this panel.
+The numbers are of the whole run, whatever the grid shows. They follow every review. In runs of more
+than 100,000 labels, where counting takes a while, the panel asks before it counts other changes.
 """
 
 
@@ -111,7 +114,7 @@ class CLIPCleanerPanel(foo.Panel):
         ctx.ops.open_panel("Samples")  # the grid may be hidden behind this panel
 
     def on_input(self, ctx: foo.executor.ExecutionContext) -> None:
-        """A tab was chosen or a slider moved: the state says so, and the panel is drawn again."""
+        """A tab was chosen, a slider moved, or a review done: the panel is drawn again."""
 
     def on_apply(self, ctx: foo.executor.ExecutionContext) -> None:
         self._reselect(ctx, _chosen(ctx))
@@ -132,6 +135,21 @@ class CLIPCleanerPanel(foo.Panel):
         ctx.ops.reload_dataset()
         ctx.ops.notify(said, variant="success")
 
+    def on_review(self, ctx: foo.executor.ExecutionContext) -> None:
+        """One of the review buttons was pressed: the operator's form says what it is about."""
+        ctx.prompt(
+            f"{_PLUGIN}/{ctx.params['action']}",
+            params={"key": ctx.panel.state.run},
+            on_success=self.on_input,
+        )
+
+    def on_count(self, ctx: foo.executor.ExecutionContext) -> None:
+        """Numbers of before a change are to be counted again."""
+        from clipcleaner_plugin.kept_statistics import count_again
+        from clipcleaner_plugin.runs import load_results
+
+        count_again(load_results(ctx.dataset, ctx.panel.state.run))
+
     def on_more_views(self, ctx: foo.executor.ExecutionContext) -> None:
         ctx.prompt(f"{_PLUGIN}/load_view", params={"key": ctx.panel.state.run})
 
@@ -150,27 +168,31 @@ class CLIPCleanerPanel(foo.Panel):
 
     def render(self, ctx: foo.executor.ExecutionContext) -> types.Property:
         panel = types.Object()
-        state = run_state(ctx, at_once=ctx.params.get("__method__") == "on_change_view")
+        state = run_state(ctx)
         add_run_choice(panel, state, self.on_run)
         if state.results is None or state.statistics is None:
             add_empty(panel, state, self.on_start, self.on_delete)
         else:
-            self._add_run(ctx, panel, state.results, state.statistics)
+            self._add_run(ctx, panel, state, state.results, state.statistics)
         return types.Property(panel, view=types.GridView(orientation="vertical", gap=1, pad=2))
 
     def _add_run(
         self,
         ctx: foo.executor.ExecutionContext,
         panel: types.Object,
+        state: RunState,
         results: CLIPCleanerResults,
         statistics: RunStatistics,
     ) -> None:
         tab = ctx.panel.state.tab or "scores"
         add_summary(panel, results, statistics, self.on_show, self.on_more_views)
+        if not state.current:
+            add_count(panel, self.on_count)
+        add_review(panel, self.on_review)
         add_tabs(panel, tab, self.on_input)
         if tab != "thresholds":
             clicks = {"scores": self.on_score, "confusions": self.on_cell, "classes": self.on_class}
-            add_plot(panel, tab, statistics, clicks[tab])
+            add_plot(panel, tab, statistics, results.layout.unit, clicks[tab])
             return
         handlers = {
             "change": self.on_input,
@@ -178,7 +200,8 @@ class CLIPCleanerPanel(foo.Panel):
             "reset": self.on_reset,
             "restore": self.on_restore,
         }
-        add_thresholds(panel, results, _chosen(ctx), handlers)
+        counts = statistics.verdicts if state.current else results.counts()
+        add_thresholds(panel, results, counts, _chosen(ctx), handlers)
 
 
 def _chosen(ctx: foo.executor.ExecutionContext) -> dict[str, float]:

@@ -24,16 +24,23 @@ TABS = {
     "classes": "Classes",
     "thresholds": "Thresholds",
 }
+# The operators' names, and what their buttons say
+REVIEW = {
+    "accept_suggestions": "Accept suggestions",
+    "confirm_labels": "Confirm",
+    "drop": "Drop",
+    "undo_review": "Undo",
+}
 _WHAT = {
-    "scores": "How probable it is that a label is right. Click a bar to see its samples.",
+    "scores": "How probable it is that a label is right. Click a bar to see what it counts.",
     "confusions": (
         "Labels that look wrong: what they are called (rows) and what they look like (columns). "
-        "Click a cell to see its samples."
+        "Click a cell to see what it counts."
     ),
     "classes": (
         "**Mislabeled**: share of a class that looks wrong. **Words agree**: how often the class "
         "name alone would choose the given label; little means that the name says nothing to the "
-        "model, and prompts would help. Click a bar to see its samples."
+        "model, and prompts would help. Click a bar to see what it counts."
     ),
     "thresholds": (
         "Move a slider to see what it would change. Nothing is changed until you apply it, and "
@@ -75,9 +82,8 @@ def add_summary(
 
     panel.md(_sentences(results, statistics), name="summary")
     buttons = panel.h_stack("verdicts", gap=1)
-    numbers = {**statistics.counts, "open_set": statistics.open_set}
     for kind in ("mislabeled", "uncertain", "clean", "unscorable", "reviewed", "open_set"):
-        n = numbers[kind]
+        n = statistics.in_views[kind]
         if n:
             buttons.btn(
                 kind,
@@ -90,14 +96,13 @@ def add_summary(
 
 
 def _sentences(results: CLIPCleanerResults, statistics: RunStatistics) -> str:
-    counts, config = statistics.counts, results.config
-    total = sum(counts.values())
-    wrong = counts["mislabeled"]
-    reviewed = f" **{counts['reviewed']:,}** are reviewed." if counts["reviewed"] else ""
+    config, wrong = results.config, statistics.counts["mislabeled"]
+    total, decided = sum(statistics.verdicts.values()), statistics.decided
+    reviewed = f" **{decided:,}** {'is' if decided == 1 else 'are'} reviewed." if decided else ""
     how = f"run `{results.key}` on `{config.label_field}`"
     how += f" with {config.model}" if config.model else ""
     return (
-        f"#### {wrong:,} of {total:,} labels look wrong{' and wait for review' * bool(reviewed)}\n"
+        f"#### {wrong:,} of {total:,} labels {'still ' * bool(decided)}look wrong\n"
         f"Estimated noise rate **{_percent(statistics.noise)}**.{reviewed} "
         f"From {how}.\n" + "".join(f"\n⚠ {text}\n" for text in _warnings(results))
     )
@@ -125,6 +130,21 @@ def _percent(noise: NoiseRate) -> str:
     return f"{noise.rate:.1%} ({noise.low:.1%} to {noise.high:.1%})"
 
 
+def add_count(panel: types.Object, on_count: Handler) -> None:
+    """Says that the numbers are of before a change, and offers to count again."""
+    panel.md("⚠ Samples have changed since these numbers were counted.", name="changed")
+    panel.btn("count", label="Count again", variant="outlined", on_click=on_count)
+
+
+def add_review(panel: types.Object, on_review: Handler) -> None:
+    """Adds the review actions: those above the grid fold away where the panel is beside it."""
+    panel.md("Review what is selected in the grid, or all that it shows:", name="about_review")
+    buttons = panel.h_stack("review", gap=1)
+    for action, label in REVIEW.items():
+        params = {"action": action}
+        buttons.btn(action, label=label, variant="outlined", on_click=on_review, params=params)
+
+
 def add_tabs(panel: types.Object, tab: str, on_change: Handler) -> None:
     """Adds the tabs, and what the chosen one shows, in words."""
     view = types.TabsView()
@@ -134,7 +154,9 @@ def add_tabs(panel: types.Object, tab: str, on_change: Handler) -> None:
     panel.md(_WHAT[tab], name=f"about_{tab}")
 
 
-def add_plot(panel: types.Object, tab: str, statistics: RunStatistics, on_click: Handler) -> None:
+def add_plot(
+    panel: types.Object, tab: str, statistics: RunStatistics, unit: str, on_click: Handler
+) -> None:
     """Adds the figure of a tab; it is part of the layout, so that no event carries it back."""
     from clipcleaner_plugin.plots import class_figure, confusion_figure, score_figure
 
@@ -142,14 +164,14 @@ def add_plot(panel: types.Object, tab: str, statistics: RunStatistics, on_click:
         panel.md("No label looks wrong: there is nothing to compare.", name="nothing")
         return
     if tab == "scores":
-        figure = score_figure(statistics.histogram)
+        figure = score_figure(statistics.histogram, unit)
         margin = {"t": 8, "l": 60, "r": 8, "b": 56}
         figure.update_layout(showlegend=True, legend={"orientation": "h", "x": 0, "y": 1.14})
     elif tab == "confusions":
         figure = confusion_figure(statistics.confusions)
         margin = {"t": 8, "l": 8, "r": 0, "b": 8}
     else:
-        figure = class_figure(statistics.classes)
+        figure = class_figure(statistics.classes, unit)
         margin = {"t": 32, "l": 8, "r": 8, "b": 8}
     figure.update_layout(title=None, margin=margin, dragmode=False)
     parts = figure.to_plotly_json()
@@ -168,6 +190,7 @@ def add_plot(panel: types.Object, tab: str, statistics: RunStatistics, on_click:
 def add_thresholds(
     panel: types.Object,
     results: CLIPCleanerResults,
+    counts: dict[str, int],
     chosen: dict[str, float],
     handlers: dict[str, Handler],
 ) -> None:
@@ -176,6 +199,7 @@ def add_thresholds(
     Args:
         panel: what to add to
         results: the run
+        counts: of its labels by verdict, as they are now
         chosen: the values of the sliders; each has its own name in the panel's state
         handlers: "change", "apply", "reset" and "restore"
     """
@@ -184,7 +208,7 @@ def add_thresholds(
     thetas, now = Thetas(**chosen), results.thetas
     changed = thetas != now
     evidence = preview_evidence(results)
-    text = change_text(results.counts(), evidence.counts(thetas), evidence.is_whole)
+    text = change_text(counts, evidence.counts(thetas), evidence.is_whole)
     panel.md(f"##### {text}", name="change")
     buttons = panel.h_stack("decide", gap=2)
     buttons.btn(

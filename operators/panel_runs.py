@@ -22,6 +22,7 @@ class RunState:
         keys: the runs of the dataset
         key: the one that is shown; None where there is none
         results, statistics: of that run; None where it cannot be shown
+        current: whether the statistics are those of the samples as they are now
         problem: why nothing can be shown; None where something can
         can_start: whether a run on this dataset is possible
     """
@@ -30,6 +31,7 @@ class RunState:
     key: str | None
     results: CLIPCleanerResults | None = None
     statistics: RunStatistics | None = None
+    current: bool = True
     problem: str | None = None
     can_start: bool = True
 
@@ -47,17 +49,12 @@ def current_run(ctx: foo.executor.ExecutionContext) -> str | None:
     return max(keys, key=lambda key: ctx.dataset.get_brain_info(key).timestamp, default=None)
 
 
-def run_state(ctx: foo.executor.ExecutionContext, at_once: bool = False) -> RunState:
-    """Reads what there is to show of the chosen run.
-
-    Args:
-        ctx: the execution context
-        at_once (False): as in :func:`clipcleaner_plugin.statistics.recent_statistics`
-    """
+def run_state(ctx: foo.executor.ExecutionContext) -> RunState:
+    """Reads what there is to show of the chosen run."""
     if ctx.dataset is None:
         return RunState([], None, problem="No dataset is open.", can_start=False)
+    from clipcleaner_plugin.kept_statistics import recent_statistics
     from clipcleaner_plugin.runs import list_runs, load_results
-    from clipcleaner_plugin.statistics import recent_statistics
 
     keys, key = sorted(list_runs(ctx.dataset)), current_run(ctx)
     if key is None:
@@ -71,7 +68,7 @@ def run_state(ctx: foo.executor.ExecutionContext, at_once: bool = False) -> RunS
     missing = [name for name in ("verdict", "score") if not _has(ctx, results.field(name))]
     if missing or not _has(ctx, str(results.config.label_field)):
         return RunState(keys, key, problem=_problem(ctx, key))
-    return RunState(keys, key, results, recent_statistics(results, at_once))
+    return RunState(keys, key, results, *recent_statistics(results))
 
 
 def _has(ctx: foo.executor.ExecutionContext, field: str) -> bool:

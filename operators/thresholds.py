@@ -18,12 +18,12 @@ THETAS = {
     "theta_cons": (
         "Consistency",
         "a clean label is at least this probable beside the best one, by words and by looks. "
-        "Higher: fewer, purer clean samples",
+        "Higher: fewer, purer clean labels",
     ),
     "theta_gmm": (
         "Posterior",
-        "a clean sample belongs this surely to the better part of its class, by words and by "
-        "looks. Higher: fewer, purer clean samples",
+        "a clean label belongs this surely to the better part of its class, by words and by "
+        "looks. Higher: fewer, purer clean labels",
     ),
 }
 

@@ -188,6 +188,12 @@ def open_panel(page: Page) -> Locator:
     return panel
 
 
+def open_review(page: Page, panel: Locator, label: str) -> Locator:
+    """Presses one of the panel's review buttons, which have room where the grid's have none."""
+    panel.get_by_role("button", name=label, exact=True).click()
+    return page.locator('[data-cy="operators-prompt-modal"]')
+
+
 def open_form(page: Page, icon: str) -> Locator:
     """Presses one of the plugin's buttons, of the grid or of the open sample, by its icon."""
     page.locator(f'img[src*="{icon}.svg"]').last.click()

@@ -6,6 +6,7 @@ Pictures for the documentation are taken as in test_app_e2e.py.
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import re
 import signal
@@ -18,16 +19,19 @@ from typing import TYPE_CHECKING, Any
 import fiftyone as fo
 import pytest
 from app_browser import (
+    choose,
     click_at,
     click_cell,
     field,
     grid_count,
+    open_operator,
     open_panel,
     submit,
     take_picture,
     wait_for_count,
     wait_until,
 )
+from fiftyone.operators.delegated import DelegatedOperationService
 
 import clipcleaner_plugin as cc
 
@@ -165,6 +169,39 @@ def test_a_first_run_is_started_in_the_panel_and_made_by_a_worker(
         panel.get_by_text(f"{found} of {len(noisy_digits)} labels look wrong").wait_for()
         panel.get_by_role("button", name=f"Mislabeled {found}").click()
         wait_for_count(page, found)
+        export_by_form(page, noisy_digits, tmp_path / "table")
+        schedule_training(page, noisy_digits, tmp_path / "bundle")
+
+
+def export_by_form(page: Page, dataset: fo.Dataset, folder: Path) -> None:
+    """Exports the clean samples as a table, and looks at the files."""
+    form = open_operator(page, "Export CLIPCleaner run")
+    choose(page, form, "Format", "CSV table")
+    field(form, "Folder").fill(str(folder))
+    form.get_by_text("Labels", exact=True).wait_for()
+    submit(form)
+    page.get_by_role("button", name="Done").click()
+    clean = cc.load_results(dataset).clean_view()
+    with (folder / "labels.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    assert len(rows) == len(clean) == len(list(folder.rglob("*.png")))
+
+
+def schedule_training(page: Page, dataset: fo.Dataset, folder: Path) -> None:
+    """Reads the command lines of a training, schedules it, and finds it in the queue."""
+    form = open_operator(page, "Train on CLIPCleaner run")
+    field(form, "Epochs").fill("3")
+    field(form, "Folder").fill(str(folder))
+    form.get_by_text(re.compile(rf"clipcleaner_plugin export {dataset.name} .*{folder}")).wait_for()
+    form.get_by_text(re.compile(r"train\.py .*--epochs 3")).wait_for()
+    submit(form, "Schedule")
+    page.get_by_text("successfully scheduled").last.wait_for()
+    service = DelegatedOperationService()
+    (queued,) = service.list_operations(dataset_name=dataset.name, run_state="queued")
+    service.delete_operation(queued.id)  # no worker of another test shall take it
+    assert queued.label == "Training on clipcleaner (mixfix)"
+    params = queued.context.request_params["params"]
+    assert (params["epochs"], params["export_dir"]) == (3, str(folder))
 
 
 @contextlib.contextmanager

@@ -15,6 +15,8 @@ from app_browser import (
     field,
     open_form,
     open_operator,
+    open_panel,
+    open_review,
     open_sample,
     select,
     submit,
@@ -48,13 +50,13 @@ def test_a_review(noisy_digits: fo.Dataset, results: Any, app: App) -> None:
     suggested = dict(zip(*noisy_digits.values(["id", "clipcleaner_suggestion.label"]), strict=True))
     before = reviewed(noisy_digits)
     with app(noisy_digits) as page:
-        form = open_operator(page, "Load CLIPCleaner view")
-        submit(form, "Load")
+        panel = open_panel(page)
+        panel.get_by_role("button", name=f"Mislabeled {len(worst)}").click()
         wait_for_count(page, len(worst))
 
         for place in range(3):
             select(page, place)
-        form = open_form(page, "accept")
+        form = open_review(page, panel, "Accept suggestions")
         form.get_by_text("3 selected samples").wait_for()
         form.get_by_text("will get a new label").wait_for()
         take_picture(page, "app-review")
@@ -62,6 +64,7 @@ def test_a_review(noisy_digits: fo.Dataset, results: Any, app: App) -> None:
         submit(form, "Relabel")
         page.get_by_text("3 samples relabeled").first.wait_for()
         wait_for_count(page, len(worst) - 3)
+        panel.get_by_text(f"{len(worst) - 3} of {len(before)} labels still look wrong").wait_for()
         after = reviewed(noisy_digits)
         relabeled = [i for i in worst if after[i][1] == "relabeled"]
         assert relabeled == worst[:3]
@@ -72,17 +75,18 @@ def test_a_review(noisy_digits: fo.Dataset, results: Any, app: App) -> None:
         assert reviewed(noisy_digits)[worst[3]] == (before[worst[3]][0], "confirmed")
 
         # Nothing selected: it is about the view, and the form says so
-        form = open_form(page, "drop")
+        form = open_review(page, panel, "Drop")
         form.get_by_text(f"all {len(worst) - 4} samples of the current view").wait_for()
         form.get_by_role("button", name="Cancel").click()
         form.wait_for(state="detached")
 
         for _ in range(2):
-            form = open_operator(page, "Undo CLIPCleaner review")
+            form = open_review(page, panel, "Undo")
             form.get_by_text("will be as before").wait_for()
             submit(form, "Undo")
             form.wait_for(state="detached")
         wait_for_count(page, len(worst))
+        panel.get_by_text(f"{len(worst)} of {len(before)} labels look wrong").wait_for()
         assert reviewed(noisy_digits) == before
 
 

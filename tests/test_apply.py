@@ -271,6 +271,8 @@ def test_figures_hold_the_counts(noisy: Noisy) -> None:
     assert bars["mislabeled"] == 40 and sum(bars.values()) == 240
     assert sum(n for row in figures["confusions"].data[0].z for n in row if n) == 40
     assert set(figures["classes"].data[0].y) == set(CLASSES)
+    for axis in (figures["confusions"].layout.xaxis, figures["confusions"].layout.yaxis):
+        assert axis.dtick == 1, "every class is named"
 
 
 def test_a_run_that_died_while_writing_can_be_deleted_or_made_again(

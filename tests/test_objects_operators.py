@@ -170,8 +170,8 @@ def test_a_review_sample_is_drawn(boxed: Boxed) -> None:
 
 
 def test_the_panel_shows_a_run_on_objects(boxed: Boxed) -> None:
-    def send(method: str, **params: Any) -> Any:
-        state = {"panel_id": "p", "panel_state": {"run": "clipcleaner", "tab": "confusions"}}
+    def send(method: str, tab: str = "confusions", **params: Any) -> Any:
+        state = {"panel_id": "p", "panel_state": {"run": "clipcleaner", "tab": tab}}
         return execute(
             "clipcleaner", boxed.dataset, params={**state, "__method__": method, **params}
         )
@@ -181,3 +181,6 @@ def test_the_panel_shows_a_run_on_objects(boxed: Boxed) -> None:
     asked = requests(send("on_show", kind="mislabeled"))
     (shown,) = (body["view"] for name, body in asked if name.endswith("set_view"))
     assert shown[1]["_cls"].endswith("ToPatches")
+    for tab in ("scores", "classes"):
+        said = str(requests(send("on_input", tab)))
+        assert "'objects'" in said and "'samples'" not in said, "the axis says what is counted"

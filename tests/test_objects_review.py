@@ -73,13 +73,13 @@ def test_suggestions_are_accepted_and_taken_back(boxed: Boxed) -> None:
     }
     (action,) = cc.review_history(boxed.dataset)
     assert (action.by, action.count, action.label_field) == ("ann", 40, FIELD)
-    assert str(action).endswith("ann: accept_suggestions, 40 objects")
+    assert str(action).endswith("ann: 40 objects relabeled")
 
     assert str(cc.preview_undo(boxed.dataset)).startswith("40 objects would be as before")
     assert cc.undo_review(boxed.dataset).count == 40
     assert boxed.documents() == documents
     assert set(labels(boxed, "review").values()) == {None}
-    assert str(cc.review_history(boxed.dataset)[0]).endswith("40 objects, undone")
+    assert str(cc.review_history(boxed.dataset)[0]).endswith("40 objects relabeled, undone")
 
 
 @pytest.mark.parametrize("how", ["patches", "selected patches", "ids", "filtered labels", "labels"])

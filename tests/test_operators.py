@@ -313,7 +313,7 @@ def test_every_verdict_can_be_loaded(digits: fo.Dataset) -> None:
     assert [choice["label"] for choice in choices] == [
         f"Mislabeled ({n['mislabeled']})", f"Uncertain ({n['uncertain']})",
         f"Clean ({n['clean']})", "Unscorable (3)", "Near the threshold", "Least certain",
-        "Of no class", f"All ({N})",
+        "Of no class (0)", f"All ({N})",
     ]  # fmt: skip
     for kind in [choice["value"] for choice in choices]:
         sent = requests(execute("load_view", digits, {"key": "run", "kind": kind}))

@@ -14,6 +14,7 @@ from noisy_features import CLASSES, Noisy
 from operators_at_work import form, module, requests, uri
 
 import clipcleaner_plugin as cc
+from clipcleaner_plugin import kept_statistics
 from clipcleaner_plugin.class_list import class_list_warnings
 from clipcleaner_plugin.speeds import known_speed, remember_speed
 
@@ -100,6 +101,41 @@ def test_what_is_clicked_is_shown(noisy: fo.Dataset) -> None:
     assert len(shown(noisy, asked)) == len(results.view("mislabeled", given=given))
     asked = panel.send("on_class", y=given, trace_idx=2)
     assert len(shown(noisy, asked)) == len(results.view(given=given))
+
+
+def test_the_review_actions_are_at_hand(noisy: fo.Dataset) -> None:
+    panel, results = Panel(noisy), cc.load_results(noisy, "run")
+    panel.send("on_load")
+    actions = ["accept_suggestions", "confirm_labels", "drop", "undo_review"]
+    assert list(panel.buttons("review")) == actions
+    for action in actions:
+        asked = panel.send("on_review", action=action)["prompt_user_for_operation"]
+        assert asked["operator_uri"] == uri(action) and asked["params"] == {"key": "run"}
+    results.confirm_labels(results.mislabeled_view()[:2])
+    results.confirm_labels(results.view("clean")[:3])
+    panel.send("on_input")
+    assert "38 of 240 labels still look wrong" in panel.said("summary")
+    assert "**5** are reviewed" in panel.said("summary")
+    assert panel.buttons("verdicts")["reviewed"] == "Reviewed 5"
+    assert len(shown(noisy, panel.send("on_show", kind="reviewed"))) == 5
+
+
+def test_of_a_large_run_it_asks_before_it_counts_again(
+    noisy: fo.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_statistics, "LARGE", 100)
+    panel, worst = Panel(noisy), cc.load_results(noisy, "run").mislabeled_view().first()
+    panel.send("on_load")
+    assert "changed" not in panel.parts
+    cc.confirm_labels(noisy.select(worst.id), "run")
+    panel.send("on_change_view")
+    assert "39 of 240" in panel.said("summary") and "changed" not in panel.parts
+    noisy.delete_samples([worst.id])
+    panel.send("on_change_view")
+    assert "39 of 240" in panel.said("summary")
+    assert "changed since these numbers were counted" in panel.said("changed")
+    panel.send("on_count")
+    assert "39 of 239" in panel.said("summary") and "changed" not in panel.parts
 
 
 def test_images_of_no_class_are_counted_and_shown(noisy: fo.Dataset) -> None:

@@ -15,14 +15,14 @@ import pytest
 from noisy_features import CLASSES, Noisy
 
 import clipcleaner_plugin as cc
-from clipcleaner_plugin import reselection, statistics
+from clipcleaner_plugin import reselection
 from clipcleaner_plugin.decisions import declare_review
 from clipcleaner_plugin.fields import EVIDENCES
 from clipcleaner_plugin.layout import Layout
 from clipcleaner_plugin.memory import Last
 from clipcleaner_plugin.reselection import Thetas, preview_evidence, read_evidence
 from clipcleaner_plugin.rules import noise_rate, select_paper, verdicts
-from clipcleaner_plugin.statistics import BINS, recent_statistics, view_counts
+from clipcleaner_plugin.tally import BINS
 
 Maker = Callable[..., fo.Dataset]
 N = 240
@@ -50,6 +50,7 @@ def results(dataset: Maker) -> Any:
     declare_review(made, Layout("ground_truth"))
     states = [None, None, None, "confirmed", "relabeled", "dropped"]
     made.set_values("ground_truth_review", [states[i] for i in rng.integers(6, size=N)])
+    made.set_values("clipcleaner_open_set", (rng.random(N) < 0.2).tolist())
     return results
 
 
@@ -98,11 +99,12 @@ def test_statistics_are_those_of_a_loop_over_the_samples(results: Any) -> None:
 
 def test_views_show_what_the_statistics_count(results: Any) -> None:
     found, samples = results.statistics(), rows(results)
-    counts = view_counts(results)
+    counts = found.in_views
     for kind in (*VERDICTS, "reviewed"):
         assert len(results.view(kind)) == counts[kind], kind
     assert counts["reviewed"] == sum(row["review"] is not None for row in samples)
-    assert {k: counts[k] for k in VERDICTS} == {k: found.counts[k] for k in VERDICTS}
+    assert len(results.view("open_set")) == counts["open_set"] > 10
+    assert found.verdicts == results.counts()
     for kind in VERDICTS:
         for i, n in enumerate(found.histogram[kind]):
             assert len(results.view(kind, scores=(i / BINS, (i + 1) / BINS))) == n, (kind, i)
@@ -161,32 +163,6 @@ def test_saved_views_leave_out_what_a_reviewer_has_decided_later(dataset: Maker)
     worst.save()
     assert len(made.load_saved_view("clipcleaner: mislabeled")) == 39
     assert len(results.mislabeled_view()) == 39
-
-
-def test_statistics_stay_in_memory_until_samples_change(results: Any) -> None:
-    first = recent_statistics(results)
-    assert recent_statistics(results) is first
-    sample = results.view("clean").first()
-    sample["clipcleaner_verdict"] = "mislabeled"
-    sample.save()
-    second = recent_statistics(results)
-    assert second is not first and second.counts["clean"] == first.counts["clean"] - 1
-    results.dataset.delete_samples([sample.id])
-    assert sum(recent_statistics(results).counts.values()) == N - 1
-
-
-def test_of_a_large_run_older_statistics_may_be_taken(
-    results: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = recent_statistics(results)
-    results.dataset.delete_samples([results.dataset.first().id])
-    assert recent_statistics(results, at_once=True) is not first, "a small run is counted at once"
-    monkeypatch.setattr(statistics, "LARGE", 100)
-    second = recent_statistics(results)
-    results.dataset.delete_samples([results.dataset.first().id])
-    assert recent_statistics(results, at_once=True) is second
-    third = recent_statistics(results)
-    assert sum(third.counts.values()) == sum(second.counts.values()) - 1
 
 
 def test_many_threads_make_a_value_once() -> None:

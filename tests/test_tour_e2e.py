@@ -22,6 +22,7 @@ from app_browser import (
     field,
     open_operator,
     open_panel,
+    open_review,
     open_sample,
     submit,
     take_picture,
@@ -76,7 +77,7 @@ def test_the_tour(photos: Photos, app: App, tmp_path: Path) -> None:
         take_picture(page, "tour-review")
 
         # Decide
-        form = open_operator(page, "Accept suggested labels")
+        form = open_review(page, panel, "Accept suggestions")
         form.get_by_text(f"all {pairs} samples of the current view").wait_for()
         form.get_by_text("will get a new label").wait_for()
         take_picture(page, "tour-decide")
