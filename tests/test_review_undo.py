@@ -86,8 +86,8 @@ def test_an_action_can_be_done_again_after_it_was_undone(noisy: Noisy) -> None:
         assert cc.accept_suggestions(view).count == 40
         assert view.values("ground_truth.label") == view.values("trusted.label")
         assert cc.undo_review(noisy.dataset).count == 40
-    history = cc.review_history(noisy.dataset)
-    assert [str(action).endswith("40 samples relabeled, undone") for action in history] == [True] * 3
+    said = [str(action) for action in cc.review_history(noisy.dataset)]
+    assert [text.endswith("40 samples relabeled, undone") for text in said] == [True] * 3
     assert len(cc.original_labels(noisy.dataset, "ground_truth")) == 40
 
 
