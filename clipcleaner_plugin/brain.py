@@ -16,6 +16,9 @@ from . import fields, kept_statistics, views
 from .embeddings import dataset_store
 from .layout import layout_of
 
+# What may name a vector field in a run's parameters
+_VECTOR_FIELDS = ("embeddings_field", "embeddings_source", "visual_source")
+
 
 class CLIPCleanerConfig(fob.BrainMethodConfig):
     """Parameters of one run. Every value is JSON; FiftyOne stores them with the dataset.
@@ -141,10 +144,24 @@ class CLIPCleaner(fob.BrainMethod):
             new_field = embeddings_field_name(new_key)
             if dataset.has_sample_field(config.embeddings_field):
                 dataset.rename_sample_field(config.embeddings_field, new_field)
+                self._tell_other_runs(dataset, key, config.embeddings_field, new_field)
             config.embeddings_field = new_field
         config.prefix = new_key
         views.save_views(dataset, config)
         kept_statistics.delete_kept(dataset, key)
+        self._save_config(dataset, key, config)
+
+    def _tell_other_runs(self, dataset: fo.Dataset, key: str, field: str, new_field: str) -> None:
+        """Brings the records of the other runs that name a vector field up to date."""
+        for other in dataset.list_brain_runs(method=self.config.method):
+            config = dataset.get_brain_info(other).config
+            named = [name for name in _VECTOR_FIELDS if getattr(config, name) == field]
+            if other != key and named:
+                for name in named:
+                    setattr(config, name, new_field)
+                self._save_config(dataset, other, config)
+
+    def _save_config(self, dataset: fo.Dataset, key: str, config: CLIPCleanerConfig) -> None:
         self.update_run_config(dataset, key, config)
         cached = getattr(dataset, self._results_cache_field()).get(key)
         if cached is not None:
@@ -158,11 +175,7 @@ def vector_fields_of(dataset: fo.Dataset, key: str, config: CLIPCleanerConfig) -
         return []
     for other in dataset.list_brain_runs(method=config.method):
         used = dataset.get_brain_info(other).config
-        if other != key and field in (
-            used.embeddings_field,
-            used.embeddings_source,
-            used.visual_source,
-        ):
+        if other != key and field in [getattr(used, name) for name in _VECTOR_FIELDS]:
             return []
     return [field]
 

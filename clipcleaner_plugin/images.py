@@ -146,6 +146,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image  # convert() would copy it
     if image.mode.startswith("I;16"):
         return _from_array(np.asarray(image), 0, 65535)
     if image.mode in ("I", "F"):

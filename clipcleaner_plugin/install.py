@@ -105,7 +105,7 @@ def install(folder: str | os.PathLike[str] | None = None, copy: bool = False) ->
 
 
 def uninstall(folder: str | os.PathLike[str] | None = None) -> list[Path]:
-    """Takes this plugin out of a plugins folder, however it got there.
+    """Takes this plugin out of a plugins folder: links anywhere, and what was installed there.
 
     Args:
         folder (None): the plugins folder. By default, the one that FiftyOne searches
@@ -114,7 +114,8 @@ def uninstall(folder: str | os.PathLike[str] | None = None) -> list[Path]:
         what was removed: links, or folders with copies. Empty if there was none
 
     Raises:
-        InstallError: if one of them is a git checkout, or cannot be removed
+        InstallError: if one of them is a git checkout or a folder that somebody put there by hand,
+            which may hold work of theirs, or cannot be removed
     """
     base = Path(folder).expanduser() if folder is not None else plugins_dir()
     found = list(find_plugin(base))
@@ -122,6 +123,11 @@ def uninstall(folder: str | os.PathLike[str] | None = None) -> list[Path]:
         found.append(base / PLUGIN_NAME)  # a link whose target is gone
     for path in found:
         _refuse_checkout(path)
+        if not path.is_symlink() and path != base / PLUGIN_NAME:
+            raise InstallError(
+                f"{path} is a copy that neither this program nor FiftyOne has put there: it may "
+                "hold changes of yours. Nothing was removed; delete it yourself"
+            )
     for path in found:
         try:
             _remove(path)
@@ -238,7 +244,7 @@ def _plugin_name(folder: Path) -> str | None:
 def _refuse_second(found: Path) -> None:
     raise InstallError(
         f"The plugin is already at {found}, and FiftyOne would use only one of the two. "
-        "Keep that one, or take it away with `python -m clipcleaner_plugin uninstall`"
+        "Keep that one, or take it away"
     )
 
 

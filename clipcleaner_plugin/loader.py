@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -111,10 +112,11 @@ def decoded_batches(
 
 
 def _collate(items: list[tuple[int, torch.Tensor | None, str]]) -> DecodedBatch:
-    good = [(position, pixels) for position, pixels, _ in items if pixels is not None]
+    good = [(position, pixels.numpy()) for position, pixels, _ in items if pixels is not None]
     return DecodedBatch(
         positions=[position for position, _ in good],
-        pixels=torch.stack([pixels for _, pixels in good]) if good else None,
+        # By NumPy: torch's threads, where this process decodes by itself, would wait for each other
+        pixels=torch.from_numpy(np.stack([pixels for _, pixels in good])) if good else None,
         failures=[(position, reason) for position, pixels, reason in items if pixels is None],
     )
 

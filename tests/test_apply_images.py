@@ -117,6 +117,18 @@ def test_a_vector_field_stays_while_another_run_uses_it(
     assert digits.has_sample_field("emb") == as_source  # b wrote it, or only read it
 
 
+def test_runs_follow_a_vector_field_that_is_renamed_with_its_run(digits: fo.Dataset) -> None:
+    options = {**TINY, "progress": False}
+    cc.apply_clipcleaner(digits, key="a", **options)
+    cc.apply_clipcleaner(digits, key="b", embeddings="a_embedding", **options)
+    cc.apply_clipcleaner(digits, key="c", visual_embeddings="a_embedding", **options)
+    cc.rename_run(digits, "a", "first")
+    for key, name in (("b", "embeddings_source"), ("c", "visual_source")):
+        assert cc.get_run_info(digits, key)["parameters"][name] == "first_embedding"
+    cc.delete_run(digits, "first")
+    assert digits.count("first_embedding") == N, "others live on it"
+
+
 def test_only_new_and_changed_files_are_computed(digits: fo.Dataset, tmp_path: Path) -> None:
     cc.compute_embeddings(digits, "emb", **TINY, progress=False)
     before = dict(zip(*digits.values(["id", "emb"]), strict=True))

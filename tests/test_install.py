@@ -205,7 +205,14 @@ def test_a_second_place_is_used_or_refused(plugins: Path, checkout: Path) -> Non
     shutil.copytree(checkout, plugins / "another")
     with pytest.raises(InstallError, match=r"already at .*another"):
         install(plugins)
-    assert uninstall(plugins) == [plugins / "another"]
+    edited = plugins / "another" / "operators" / "__init__.py"
+    edited.write_text("# work of somebody")
+    with pytest.raises(InstallError, match=r"another is a copy that neither .* delete it yourself"):
+        uninstall(plugins)
+    assert edited.read_text() == "# work of somebody"
+    shutil.rmtree(plugins / "another")
+    (plugins / "linked").symlink_to(checkout, target_is_directory=True)
+    assert uninstall(plugins) == [plugins / "linked"]
     assert install(plugins) == plugins / PLUGIN_NAME
 
 

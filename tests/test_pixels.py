@@ -16,7 +16,14 @@ from torchvision import transforms
 
 from clipcleaner_plugin.images import read_image
 from clipcleaner_plugin.models import TINY_CLIP, load_model
-from clipcleaner_plugin.pixels import TOLERANCE, ToPixels, split_transform
+from clipcleaner_plugin.pixels import (
+    LEVELS,
+    TOLERANCE,
+    Normalise,
+    QuickResize,
+    ToPixels,
+    split_transform,
+)
 
 
 @pytest.fixture(scope="module")
@@ -43,23 +50,61 @@ def open_clip_transform(size: Any, interpolation: str, resize_mode: str) -> Any:
     return image_transform_v2(PreprocessCfg(**config), is_train=False)
 
 
+def split(transform: Any) -> tuple[ToPixels, Normalise]:
+    halves = split_transform(transform)
+    assert halves is not None
+    return halves
+
+
+def is_quick(prepare: ToPixels) -> bool:
+    return any(isinstance(step, QuickResize) for step in prepare._steps)
+
+
 @pytest.mark.parametrize("resize_mode", ["shortest", "longest", "squash"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-@pytest.mark.parametrize("size", [224, 31, (40, 60)])
+@pytest.mark.parametrize("size", [224, 500, 31, (40, 60)])
 def test_the_halves_equal_the_whole(
     photos: list[Path], size: Any, interpolation: str, resize_mode: str
 ) -> None:
     transform = open_clip_transform(size, interpolation, resize_mode)
-    halves = split_transform(transform)
-    assert halves is not None
-    prepare, normalise = ForkingPickler.loads(ForkingPickler.dumps(halves))
+    prepare, normalise = ForkingPickler.loads(ForkingPickler.dumps(split(transform)))
+    by_pillow = ToPixels(transform.transforms[:-2], 0)
     for path, turn in itertools.product(photos, (0, 90)):
         image = read_image(path).rotate(turn, expand=True)
-        pixels = prepare(image)
+        pixels, exact = prepare(image), by_pillow(image)
         assert pixels.dtype == torch.uint8
-        found = normalise(pixels[None])
+        off = (pixels.int() - exact.int()).abs()
+        if is_quick(prepare):
+            assert off.max() <= LEVELS and off.float().mean() < 0.1
+        else:
+            assert off.max() == 0
+        found = normalise(exact[None])
         assert found.is_contiguous() and found.dtype == torch.float32
         assert (found[0] - transform(image)).abs().max() <= TOLERANCE
+
+
+class SizeOfPillow:
+    """Crops what says its size as Pillow's images do."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        width, height = image.size
+        return image.crop((0, 0, min(width, 30), min(height, 30)))
+
+
+SHORTEST = open_clip_transform(31, "bicubic", "shortest")
+
+
+def test_torch_resizes_where_it_can_and_keeps_to_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
+    assert is_quick(split(SHORTEST)[0])
+    assert not is_quick(split(open_clip_transform(31, "bicubic", "squash"))[0])
+    resize, *rest = SHORTEST.transforms
+    assert not is_quick(split(transforms.Compose([resize, SizeOfPillow(), *rest[1:]]))[0])
+    with monkeypatch.context() as patch:
+        patch.setattr("clipcleaner_plugin.pixels.LEVELS", -1)
+        assert not is_quick(split(SHORTEST)[0])
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
+    assert not is_quick(split(SHORTEST)[0])
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
@@ -143,9 +188,7 @@ def test_a_model_whose_transform_cannot_be_split_uses_it(
 
 @pytest.mark.parametrize("size", [16, 26, 32, 50, 70])
 def test_photos_decoded_smaller_stay_within_half_a_level(photos: list[Path], size: int) -> None:
-    halves = split_transform(open_clip_transform(size, "bicubic", "shortest"))
-    assert halves is not None
-    prepare, _ = halves
+    prepare, _ = split(open_clip_transform(size, "bicubic", "shortest"))
     assert prepare.least_side == 3 * size
     for path in photos:
         whole, smaller = read_image(path), read_image(path, prepare.least_side)
