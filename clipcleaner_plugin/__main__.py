@@ -292,14 +292,14 @@ def _embed(args: argparse.Namespace) -> int:
 
 def _score(args: argparse.Namespace) -> int:
     from .ranks import joined
-    from .score import fits_shared, help_fits
+    from .score import help_out, work_shared
 
     with joined() as ranks:
         if ranks is not None and ranks.rank > 0:
             logging.getLogger(__package__).setLevel(logging.WARNING)
-            help_fits(ranks)
+            help_out(ranks)
             return 0
-        with contextlib.nullcontext() if ranks is None else fits_shared(ranks):
+        with contextlib.nullcontext() if ranks is None else work_shared(ranks):
             results = _results(args)
     print(results.summary())
     view = f"{args.key}: mislabeled"

@@ -136,7 +136,7 @@ def gather_evidence(opinions: Opinions, rows: np.ndarray | slice) -> Evidence:
     return Evidence(images, opinions.zeroshot(rows, LANGUAGE_TEMPERATURE))
 
 
-def fuse(opinions: Opinions, fusion: Fusion, block: slice) -> Fused:
+def fuse(opinions: Opinions, block: slice, fusion: Fusion) -> Fused:
     """Judges the given labels of a block of rows."""
     labels = opinions.labels[block]
     evidence = gather_evidence(opinions, block)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +24,11 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+Work = Callable[["Opinions", slice], T]
+
+_asker: ContextVar[Callable[[Opinions, Work[Any]], Iterator[Any]] | None] = ContextVar(
+    "asker", default=None
+)
 
 LANGUAGE_TEMPERATURE = 0.01  # CLIP's own scale; the user's belongs to the paper's rule
 
@@ -78,10 +86,33 @@ class Opinions:
             return np.full((count, self.num_classes), np.nan, dtype=np.float32)
         return self.images.unseen(self.visual_features[block], self.fold_of[block])
 
-    def each_block(self, work: Callable[[slice], T]) -> Iterator[T]:
-        """Applies a function to every block of rows, on all cores, and yields what it returns."""
+    def each_block(self, work: Work[T]) -> Iterator[T]:
+        """Applies a function to every block of rows, and yields what it returns, in their order.
+
+        On all cores, or by all processes: see :func:`asked_by`.
+
+        Args:
+            work: takes these opinions and a block; can be pickled
+        """
+        ask = _asker.get()
+        return self.blocks_here(work) if ask is None else ask(self, work)
+
+    def blocks_here(self, work: Work[T]) -> Iterator[T]:
+        """Does what :meth:`each_block` does, in this process."""
         with one_blas_thread():
-            yield from in_order(work, _blocks_of_table(len(self.rows), self.num_classes))
+            yield from in_order(
+                partial(work, self), _blocks_of_table(len(self.labels), self.num_classes)
+            )
+
+
+@contextmanager
+def asked_by(asker: Callable[[Opinions, Work[Any]], Iterator[Any]]) -> Iterator[None]:
+    """Within it, a function does what :meth:`Opinions.each_block` does, as processes share it."""
+    token = _asker.set(asker)
+    try:
+        yield
+    finally:
+        _asker.reset(token)
 
 
 def form_opinions(

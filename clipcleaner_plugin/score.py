@@ -1,21 +1,24 @@
-"""Fitting by several processes: ``torchrun … -m clipcleaner_plugin.score DATASET``.
+"""Scoring by several processes: ``torchrun … -m clipcleaner_plugin.score DATASET``.
 
 The first process (rank 0) does what ``python -m clipcleaner_plugin score`` does, and only it asks
-the database. The logistic regressions, which take nearly all of the time, are fitted by all: each
-process holds an equal share of the rows, and in every pass the losses and gradients of the shares
-are added up. The models are those of one process, but for rounding.
+the database. What takes nearly all of the time is done by all, each with an equal share of the
+rows: in every pass of the logistic regressions the losses and gradients of the shares are added up,
+and each process asks the models about its own rows, and sends back columns. The models are those of
+one process, but for rounding.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .logistic import Logistic, fit_logistic, fitted_by
+from .opinions import Opinions, Work, asked_by
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +29,8 @@ _CHUNK = 2**26  # numbers in a message
 
 
 @contextmanager
-def fits_shared(ranks: Ranks) -> Iterator[None]:
-    """Within it, rank 0 fits together with the others, which are in :func:`help_fits`.
+def work_shared(ranks: Ranks) -> Iterator[None]:
+    """Within it, rank 0 works together with the others, which are in :func:`help_out`.
 
     Where it is left by an error the others are not told: torchrun ends them with this process.
 
@@ -36,66 +39,148 @@ def fits_shared(ranks: Ranks) -> Iterator[None]:
     """
     import torch.distributed as dist
 
-    def fit(task: dict[str, Any]) -> Logistic:
-        count = len(task["labels"])
-        bounds = [count * rank // ranks.size for rank in range(ranks.size + 1)]
-        for rank in range(1, ranks.size):
-            part = _part(task, slice(bounds[rank], bounds[rank + 1]))
-            forms = [(array.shape, array.dtype.str) for array in _rows(part)]
-            dist.send_object_list([forms, _without_rows(part)], dst=rank)
-            for array in _rows(part):
-                for chunk in _chunks(array):
-                    dist.send(chunk, dst=rank)
-        return fit_logistic(**_part(task, slice(0, bounds[1])), reduce=_sum)
-
-    with fitted_by(fit):
+    leader = _Leader(ranks)
+    with fitted_by(leader.fit), asked_by(leader.ask):
         yield
     for rank in range(1, ranks.size):
-        dist.send_object_list([None, None], dst=rank)
+        dist.send_object_list([None, None, [], []], dst=rank)
 
 
-def help_fits(ranks: Ranks) -> None:
-    """Fits with rank 0 until that has no more to fit.
+def help_out(ranks: Ranks) -> None:
+    """Does its share of what rank 0 does, until that has no more to do.
 
     Args:
         ranks: all processes, seen from another one
     """
     import torch.distributed as dist
 
+    held: list[np.ndarray] = []
     while True:
-        message: list[Any] = [None, None]
+        message: list[Any] = [None] * 4
         dist.recv_object_list(message, src=0)
-        forms, task = message
-        if forms is None:
+        step, rest, places, forms = message
+        if step is None:
             return
-        rows = [np.empty(shape, dtype) for shape, dtype in forms]
-        for array in rows:
+        arrays = [np.empty(shape, dtype) for shape, dtype in forms]
+        for array in arrays:
             for chunk in _chunks(array):
                 dist.recv(chunk, src=0)
-        task["features"], task["labels"], task["weights"], *doubts = rows
-        task["doubts"] = tuple(doubts) or None
-        task["device"] = ranks.device(None) or "cpu"
-        fit_logistic(**task, reduce=_sum)
+        new = max(places) + 1 - len(held)
+        held += arrays[: max(new, 0)]
+        columns = arrays[max(new, 0) :]
+        if step is _fit:
+            rest["device"] = ranks.device(None) or "cpu"
+        step(rest, [held[place] for place in places], columns)
 
 
-def _part(task: dict[str, Any], rows: slice) -> dict[str, Any]:
-    """The task of one process: contiguous rows of the arguments of ``fit_logistic``."""
-    part = dict(task)
-    part["features"], part["labels"] = task["features"][rows], task["labels"][rows]
-    part["weights"] = np.ascontiguousarray(task["weights"][:, rows])
-    if task["doubts"] is not None:
-        other, share = task["doubts"]
-        part["doubts"] = other[rows], np.ascontiguousarray(share[:, rows])
-    return part
+class _Leader:
+    """Rank 0: hands out shares of the rows, and does its own."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        self._ranks = ranks
+        self._held: list[np.ndarray] = []  # features of which the others have their shares
+
+    def fit(self, task: dict[str, Any]) -> Logistic:
+        """Does with all what :func:`fit_logistic` does with these arguments."""
+        names = ("features", "labels", "weights", "doubts", "device")
+        rest = {name: value for name, value in task.items() if name not in names}
+        columns = [task["labels"], task["weights"].T]
+        if task["doubts"] is not None:
+            other, share = task["doubts"]
+            columns += [other, share.T]
+        own = self._hand_out(_fit, rest, [task["features"]], columns)
+        return _fit({**rest, "device": task["device"]}, *own)
+
+    def ask(self, opinions: Opinions, work: Work[Any]) -> Iterator[Any]:
+        """Does with all what :meth:`Opinions.each_block` does."""
+        import torch.distributed as dist
+
+        no = np.empty(0)
+        judges = replace(opinions, rows=no, features=no, visual_features=no, labels=no, fold_of=no)
+        rest = judges, work
+        features = [opinions.features, opinions.visual_features]
+        columns = [opinions.labels, opinions.fold_of]
+        own = self._hand_out(_answer, rest, features, columns)
+        yield from _ask(rest, *own)
+        for rank in range(1, self._ranks.size):
+            answer: list[Any] = [None]
+            dist.recv_object_list(answer, src=rank)
+            yield from answer[0]
+
+    def _hand_out(
+        self,
+        step: Callable[..., Any],
+        rest: Any,
+        features: Sequence[np.ndarray],
+        columns: Sequence[np.ndarray],
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Gives every other rank something to do, and its share of the rows.
+
+        Args:
+            step: is called there with ``rest``, features and columns
+            rest: what is the same for all
+            features: arrays of N rows; what they have is not sent again
+            columns: arrays of N rows
+
+        Returns:
+            features and columns of this rank's share
+        """
+        import torch.distributed as dist
+
+        before = len(self._held)
+        places = [self._place(array) for array in features]
+        count, size = len(columns[0]), self._ranks.size
+        bounds = [count * rank // size for rank in range(size + 1)]
+        for rank in range(1, size):
+            rows = slice(bounds[rank], bounds[rank + 1])
+            sent = (*self._held[before:], *columns)
+            arrays = [np.ascontiguousarray(array[rows]) for array in sent]
+            forms = [(array.shape, array.dtype.str) for array in arrays]
+            dist.send_object_list([step, rest, places, forms], dst=rank)
+            for array in arrays:
+                for chunk in _chunks(array):
+                    dist.send(chunk, dst=rank)
+        own = slice(0, bounds[1])
+        return [self._held[p][own] for p in places], [column[own] for column in columns]
+
+    def _place(self, array: np.ndarray) -> int:
+        """Where the others hold their shares of an array: its number among all that they hold."""
+        for place, held in enumerate(self._held):
+            if array.shape == held.shape and array.ctypes.data == held.ctypes.data:
+                return place
+        self._held.append(array)
+        return len(self._held) - 1
 
 
-def _rows(task: dict[str, Any]) -> list[np.ndarray]:
-    return [task["features"], task["labels"], task["weights"], *(task["doubts"] or ())]
+def _fit(rest: dict[str, Any], features: list[np.ndarray], columns: list[np.ndarray]) -> Logistic:
+    """One rank's part of a fit."""
+    labels, weights, *doubts = columns
+    task = {**rest, "features": features[0], "labels": labels}
+    task["weights"] = np.ascontiguousarray(weights.T)
+    task["doubts"] = (doubts[0], np.ascontiguousarray(doubts[1].T)) if doubts else None
+    return fit_logistic(**task, reduce=_sum)
 
 
-def _without_rows(task: dict[str, Any]) -> dict[str, Any]:
-    names = ("features", "labels", "weights", "doubts", "device")
-    return {name: value for name, value in task.items() if name not in names}
+def _ask(
+    rest: tuple[Opinions, Work[Any]], features: list[np.ndarray], columns: list[np.ndarray]
+) -> Iterator[Any]:
+    """What one rank's models say of its share."""
+    opinions, work = rest
+    own = replace(
+        opinions,
+        features=features[0],
+        visual_features=features[1],
+        labels=columns[0],
+        fold_of=columns[1],
+    )
+    return own.blocks_here(work)
+
+
+def _answer(*share: Any) -> None:
+    """Sends rank 0 what this rank's models say of its share."""
+    import torch.distributed as dist
+
+    dist.send_object_list([list(_ask(*share))], dst=0)
 
 
 def _chunks(array: np.ndarray) -> Iterator[torch.Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -226,18 +227,7 @@ def _trust(scores: LabelScores, labels: np.ndarray, trusted: np.ndarray) -> Labe
 
 def _paper_evidence(opinions: Opinions, temperature: float) -> dict[str, np.ndarray]:
     """The four evidences of the paper, (n,) float32; NaN where a classifier has no opinion."""
-
-    def look(block: slice) -> dict[str, np.ndarray]:
-        labels = opinions.labels[block]
-        columns = {}
-        tables = {"zeroshot": opinions.zeroshot(block, temperature), "visual": opinions.seen(block)}
-        for name, log_probs in tables.items():
-            if log_probs is not None:
-                columns[f"{name}_loss"] = given(log_probs, labels)
-                columns[f"{name}_consistency"] = consistency_scores(log_probs, labels)
-        return columns
-
-    blocks = list(opinions.each_block(look))
+    blocks = list(opinions.each_block(partial(_look, temperature=temperature)))
     evidence = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     for name in set(rules.LOSSES) & set(evidence):
         evidence[name] = loss_scores(evidence[name], opinions.labels)
@@ -245,9 +235,21 @@ def _paper_evidence(opinions: Opinions, temperature: float) -> dict[str, np.ndar
     return dict.fromkeys(rules.LOSSES + rules.CONSISTENCIES, nothing) | evidence
 
 
+def _look(opinions: Opinions, block: slice, temperature: float) -> dict[str, np.ndarray]:
+    """The evidences of a block, losses not yet scaled; without those of a missing classifier."""
+    labels = opinions.labels[block]
+    columns = {}
+    tables = {"zeroshot": opinions.zeroshot(block, temperature), "visual": opinions.seen(block)}
+    for name, log_probs in tables.items():
+        if log_probs is not None:
+            columns[f"{name}_loss"] = given(log_probs, labels)
+            columns[f"{name}_consistency"] = consistency_scores(log_probs, labels)
+    return columns
+
+
 def _fused(opinions: Opinions, fusion: Fusion) -> Fused:
     """What both opinions together make of every given label."""
-    blocks = list(opinions.each_block(lambda block: fuse(opinions, fusion, block)))
+    blocks = list(opinions.each_block(partial(fuse, fusion=fusion)))
     names = [field.name for field in fields(Fused)]
     return Fused(*(np.concatenate([getattr(block, name) for block in blocks]) for name in names))
 

@@ -16,23 +16,37 @@ from scipy.special import softmax
 from clipcleaner_plugin.apply import apply_clipcleaner
 from clipcleaner_plugin.logistic import fit_logistic
 from clipcleaner_plugin.models import TINY_CLIP
+from clipcleaner_plugin.scoring import score_labels
 
-# Run by every rank; rank 0 saves the models
-FIT = """
+# Run by every rank; rank 0 saves the models and scores, each the rows that it was asked about
+WORK = """
 import sys, numpy as np
-from clipcleaner_plugin.ranks import joined
-from clipcleaner_plugin.score import fits_shared, help_fits
 from clipcleaner_plugin.logistic import fit_logistic
+from clipcleaner_plugin.opinions import Opinions
+from clipcleaner_plugin.ranks import joined
+from clipcleaner_plugin.score import help_out, work_shared
+from clipcleaner_plugin.scoring import score_labels
+
+asked, blocks_here = [], Opinions.blocks_here
+def count(opinions, work):
+    asked.append(len(opinions.labels))
+    return blocks_here(opinions, work)
+Opinions.blocks_here = count
+
 with joined() as ranks:
     if ranks.rank:
-        help_fits(ranks)
+        help_out(ranks)
     else:
         arrays = np.load(sys.argv[1])
-        with fits_shared(ranks):
+        x, y, w, texts = (arrays[key] for key in ("x", "y", "w", "texts"))
+        with work_shared(ranks):
             for name in ("first", "second"):
-                x, y, w = (arrays[key] for key in "xyw")
                 found = fit_logistic(x, y, 4, w, [1.0, 10.0], [5e-5, 1.5e-4])
                 np.savez(sys.argv[2] + name, w=found.coefficients, b=found.intercepts)
+            for name, looks in (("same", None), ("others", arrays["looks"])):
+                found = score_labels(x, y, texts, visual_features=looks)
+                np.savez(sys.argv[2] + name, verdict=found.verdict, **found.evidence)
+    np.savetxt(sys.argv[2] + f"asked{ranks.rank}", asked)
 """
 
 
@@ -43,14 +57,16 @@ def torchrun(processes: int, *what: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_rows_spread_over_processes_give_the_models_of_one(tmp_path: Path) -> None:
+def test_rows_spread_over_processes_give_what_one_gives(tmp_path: Path) -> None:
     data = make_clusters(401, 4, spread=0.4)
     labels = flip(data.truth, 4, 0.3)
     weights = np.ones((2, 401), dtype=np.float32)
     weights[1, 150:260] = 0
-    np.savez(tmp_path / "rows.npz", x=data.images, y=labels, w=weights)
-    (tmp_path / "fit.py").write_text(FIT)
-    done = torchrun(3, str(tmp_path / "fit.py"), str(tmp_path / "rows.npz"), str(tmp_path) + "/")
+    looks = make_clusters(401, 4, spread=0.6, seed=1).images
+    rows = {"x": data.images, "y": labels, "w": weights, "texts": data.texts, "looks": looks}
+    np.savez(tmp_path / "rows.npz", **rows)
+    (tmp_path / "work.py").write_text(WORK)
+    done = torchrun(3, str(tmp_path / "work.py"), str(tmp_path / "rows.npz"), str(tmp_path) + "/")
     assert done.returncode == 0, done.stderr
     alone = fit_logistic(data.images, labels, 4, weights, [1.0, 10.0], [5e-5, 1.5e-4])
     for name in ("first", "second"):
@@ -59,6 +75,15 @@ def test_rows_spread_over_processes_give_the_models_of_one(tmp_path: Path) -> No
             found = softmax(data.images @ shared["w"][m].T + shared["b"][m], axis=1)
             expected = softmax(alone.logits(m, data.images), axis=1)
             assert found == pytest.approx(expected, abs=1e-3)
+    for name, other in (("same", None), ("others", looks)):
+        expected = score_labels(data.images, labels, data.texts, visual_features=other)
+        shared = np.load(tmp_path / f"{name}.npz")
+        np.testing.assert_array_equal(shared["verdict"], expected.verdict)
+        for evidence, values in expected.evidence.items():
+            tolerance = 0.05 if evidence == "margin" else 1e-3  # log-odds, up to about 10
+            assert shared[evidence] == pytest.approx(values, abs=tolerance)
+    for rank, share in enumerate((133, 134, 134)):  # of the evidence and of the fused score, twice
+        np.testing.assert_array_equal(np.loadtxt(tmp_path / f"asked{rank}"), [share] * 4)
 
 
 def test_torchrun_scores_a_dataset_as_one_process_does(tmp_path: Path) -> None:
@@ -75,7 +100,8 @@ def test_torchrun_scores_a_dataset_as_one_process_does(tmp_path: Path) -> None:
         assert dataset.count_values("two_verdict")["mislabeled"] > 30
         for name in ("score", "visual_loss", "visual_consistency"):
             two, one = (np.array(dataset.values(f"{key}_{name}")) for key in ("two", "one"))
-            assert two == pytest.approx(one, abs=1e-3)
+            # The noise model, which the score depends on, takes part in every rounding
+            assert two == pytest.approx(one, abs=2e-2 if name == "score" else 1e-3)
     finally:
         dataset.delete()
 
