@@ -118,9 +118,14 @@ def test_thresholds_are_tried_applied_and_taken_back(
     with app(noisy_digits) as page:
         panel = open_panel(page)
         panel.get_by_role("tab", name="Thresholds").click()
-        slide(panel, 2, 0.99)
         preview = panel.get_by_text(re.compile("→.*clean"))
-        preview.wait_for()
+
+        def is_previewed() -> bool:
+            slide(panel, 2, 0.99)  # again, where the panel was drawn anew under the mouse
+            page.wait_for_timeout(2000)
+            return preview.count() > 0
+
+        wait_until(is_previewed, "the preview of a slider that was moved", page)
         promised = re.search(r"clean [\d,]+ → ([\d,]+)", preview.inner_text())
         assert promised is not None
         take_picture(page, "app-panel-thresholds")
