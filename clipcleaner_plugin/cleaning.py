@@ -9,10 +9,11 @@ import numpy as np
 from .gaussians import GaussianFitter, Gaussians
 from .noise_fit import fit_noise_model, spread, start_model
 from .noise_model import Evidence, NoiseModel
+from .offsets import match_sizes
 from .zeroshot import log_softmax
 
 GAUSSIAN_SCALE = 0.2  # densities in hundreds of dimensions are far too sure of themselves
-TRUST_EXPONENT = 6
+TRUST_EXPONENT, _SHARPNESS = 6, 4
 _SUPPOSED_NOISE = 0.2  # share of labels taken for arbitrary before anything is known
 _ROUNDS = 4
 _ENOUGH = 1e-3  # change of the labels, in labels a sample, at which the cleaning ends
@@ -74,10 +75,17 @@ class Cleaning:
     Attributes:
         gaussians: what the classes look like
         model: how their labels came about
+        offsets: (K,) float32, to be added to the logits of language
     """
 
     gaussians: Gaussians
     model: NoiseModel
+    offsets: np.ndarray
+
+    def opinion(self, features: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
+        """Calibrated logits of the images by their looks alone, (n, K) float32."""
+        logits = self.gaussians.logits(features, fold_of)
+        return np.float32(self.model.images_scale) * logits + self.model.prior
 
     def doubts(
         self,
@@ -97,6 +105,8 @@ class Cleaning:
         Returns:
             (n,) int labels and (n,) float32 in [0, 1]; 0 where no model may judge the row
         """
+        if language is not None:
+            language = language + self.offsets
         evidence = Evidence(self.gaussians.logits(features, fold_of), language)
         judged = self.model.judge(evidence, labels)
         return judged.best_other, np.where(fold_of < 0, 0, judged.doubt).astype(np.float32)
@@ -115,7 +125,8 @@ def clean_labels(
     The Gaussians are fitted to labels that the noise model has cleaned, and the noise model to
     what they say. Noise with a structure, such as pair flips, has two explanations: classes that
     overlap, or clear classes and wrong labels. So it is begun twice, from the given labels, and
-    from what language and images together hold the most probable. The second is believed only if
+    from what language and images together hold the most probable, with the confusion of classes
+    that this implies. The second is believed only if
     it explains the labels better at its own cost (BIC), also than the first does without its
     caution: the first always mixes the given labels back in, so that hard images of overlapping
     classes are not drawn over to their neighbours one after the other.
@@ -137,25 +148,36 @@ def clean_labels(
     given[np.arange(len(labels)), labels] = 1
     fitter = GaussianFitter(features, fold_of, weights)
 
-    shares, trust = _joint_opinion(
-        Evidence(fitter.fit(given).logits(features, fold_of), language), labels, weights
-    )
+    def look(gaussians: Gaussians, offsets: np.ndarray) -> Evidence:
+        words = None if language is None else language + offsets
+        return Evidence(gaussians.logits(features, fold_of), words)
+
+    sizes = weights @ given + 1
+    prior = np.log(sizes / sizes.sum()).astype(np.float32)
+    offsets = np.zeros(num_classes, dtype=np.float32)
+    if language is not None:
+        offsets = match_sizes(language, weights @ given, weights, offsets)
+    opinion, trust = _joint_opinion(look(fitter.fit(given), offsets), labels, weights, prior)
     price = 0 if trust > 0.5 else 1
 
     def alternate(shares: np.ndarray, model: NoiseModel, caution: float) -> tuple[Cleaning, float]:
+        found = offsets
         for turn in range(_ROUNDS):
             gaussians = fitter.fit((1 - caution) * shares + caution * given)
-            evidence = Evidence(gaussians.logits(features, fold_of), language)
+            if language is not None:
+                found = match_sizes(language, weights @ shares, weights, found)
+            evidence = look(gaussians, found)
             fit = fit_noise_model(evidence, labels, weights, model if turn == 0 else spread(model))
             before, shares = shares, _posterior(fit.model, evidence, labels)
             model = fit.model
             if np.abs(shares - before).sum() < _ENOUGH * len(labels):
                 break
-        return Cleaning(gaussians, model), fit.surprise + price * fit.price
+        return Cleaning(gaussians, model, found), fit.surprise + price * fit.price
 
-    start = start_model(num_classes, GAUSSIAN_SCALE)
+    start = replace(start_model(num_classes, GAUSSIAN_SCALE), prior=prior)
     careful, cost = alternate(given, start, 0.5)
-    bold, bold_cost = alternate(shares, _start_from(shares, labels, weights, start), 0.0)
+    supposed = _start_from(opinion, labels, weights, start)
+    bold, bold_cost = alternate(_true_shares(opinion, labels, supposed), supposed, 0.0)
     if bold_cost >= cost or bold_cost >= alternate(given, start, 0.0)[1]:
         return careful
     return bold
@@ -171,9 +193,12 @@ def _posterior(model: NoiseModel, evidence: Evidence, labels: np.ndarray) -> np.
 
 
 def _joint_opinion(
-    evidence: Evidence, labels: np.ndarray, weights: np.ndarray
+    evidence: Evidence, labels: np.ndarray, weights: np.ndarray, prior: np.ndarray
 ) -> tuple[np.ndarray, float]:
     """What both opinions hold probable, each trusted by a power of its agreement with the labels.
+
+    The images know how frequent the classes are, or a small class with many labels of a large one
+    would keep them. Sharpened, since a model of wrong labels is less sure than it should be.
 
     Wrong labels that do not depend on the image lower both agreements by the same factor, so that
     their ratio compares how often the two are *right*; those with a structure mislead the images
@@ -183,9 +208,8 @@ def _joint_opinion(
         (n, K) float32 probabilities, and the trust in language, in [0, 1]
     """
     assert evidence.images is not None
-    k = evidence.images.shape[1]
-    rows = np.arange(len(labels))
-    images = log_softmax(np.float32(_calibrate(evidence.images, labels, weights)) * evidence.images)
+    scale = np.float32(_calibrate(evidence.images, labels, weights, prior))
+    images = log_softmax(scale * evidence.images + prior)
     joint, trust = images, 0.0
     if evidence.language is not None:
         language = log_softmax(evidence.language)
@@ -197,21 +221,20 @@ def _joint_opinion(
         by_language, by_images = ((share / best) ** TRUST_EXPONENT for share in right)
         trust = by_language / (by_language + by_images) if by_language + by_images else 0.5
         joint = np.float32(trust) * language + np.float32(1 - trust) * images
-    shares = np.exp(log_softmax(2 * joint))
-    own = shares[rows, labels] * (1 - _SUPPOSED_NOISE)
-    shares *= np.float32(_SUPPOSED_NOISE / k)
-    shares[rows, labels] = own
-    return shares / shares.sum(axis=1, keepdims=True), trust
+    return np.exp(log_softmax(_SHARPNESS * joint)), trust
 
 
-def _calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+def _calibrate(
+    logits: np.ndarray, labels: np.ndarray, weights: np.ndarray, prior: np.ndarray
+) -> float:
     """The scale of logits that explains the given labels best, if a fifth of them is arbitrary."""
     from scipy.optimize import minimize_scalar
 
     rows, k = np.arange(len(labels)), logits.shape[1]
 
     def cost(scale: float) -> float:
-        probs = np.exp(log_softmax(np.float32(scale) * logits)[rows, labels].astype(np.float64))
+        log_probs = log_softmax(np.float32(scale) * logits + prior)[rows, labels]
+        probs = np.exp(log_probs.astype(np.float64))
         mixed = np.log((1 - _SUPPOSED_NOISE) * probs + _SUPPOSED_NOISE / k)
         return -float((weights * mixed).sum())
 
@@ -220,15 +243,23 @@ def _calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> f
 
 
 def _start_from(
-    shares: np.ndarray, labels: np.ndarray, weights: np.ndarray, start: NoiseModel
+    opinion: np.ndarray, labels: np.ndarray, weights: np.ndarray, start: NoiseModel
 ) -> NoiseModel:
-    """The confusion of classes that lies in these shares."""
-    k = shares.shape[1]
+    """The confusion of classes that lies in an opinion of the images, (n, K), and their labels."""
+    k = opinion.shape[1]
     counts = np.zeros((k, k))
-    np.add.at(counts, labels, shares * weights[:, None])
+    np.add.at(counts, labels, opinion * weights[:, None])
     counts = counts.T
     sizes = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
     confusion = np.maximum(counts - 1.5, 0) / np.maximum(sizes, 1)[:, None]
     confusion *= np.minimum(1, 0.8 / np.maximum(confusion.sum(axis=1), 1e-9))[:, None]
     return replace(start, confusion=confusion)
+
+
+def _true_shares(opinion: np.ndarray, labels: np.ndarray, model: NoiseModel) -> np.ndarray:
+    """Probability of each true label by an opinion and the confusion, (n, K) float32."""
+    rows, any_label = np.arange(len(labels)), np.float32(_SUPPOSED_NOISE / opinion.shape[1])
+    shares = opinion * (model.confusion.T[labels].astype(np.float32) + any_label)
+    shares[rows, labels] = opinion[rows, labels] * model.right[labels]
+    return shares / shares.sum(axis=1, keepdims=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .cleaning import draw_sample
 from .fitting import one_blas_thread
-from .noise_fit import fit_noise_model, spread
+from .noise_fit import fit_noise_model, spread, start_model
 from .noise_model import Evidence, NoiseModel
 from .opinions import LANGUAGE_TEMPERATURE, Opinions
 from .visual import UNSEEN_C
@@ -24,6 +24,8 @@ REGRESSION_SCALE = 1.5  # regularised and out of fold, logistic regression is le
 SOFT_SCALE, LEAST_SCALE = 1.3, 1.5
 _MOST_INFORMATION = 1.0
 _SUPPOSED_CARELESS = 0.2
+# Of few images a class a regression says too little and Gaussians too much
+GAUSSIAN_SHARE = 0.25
 VISUAL_FLOOR = 1e-6  # what the visual model gives to a class that it has never seen
 
 
@@ -36,12 +38,14 @@ class Fusion:
         language_alone: scale that calibrates the logits of language alone
         images_alone: scale that calibrates those of the images alone
         language_weight: share of language in the spread of the joint logits, in [0, 1]
+        blended: whether the Gaussians of the first cleaning have a share in the images' opinion
     """
 
     model: NoiseModel
     language_alone: float
     images_alone: float
     language_weight: float
+    blended: bool
 
 
 @dataclass(frozen=True)
@@ -76,14 +80,17 @@ class Fused:
 def fit_fusion(opinions: Opinions) -> Fusion:
     """Fits the noise model to the given labels, with both opinions and with each alone.
 
+    Where it explains the labels better, the Gaussians of the first cleaning have a share in the
+    opinion of the images, as they do with few samples a class.
+
     Args:
         opinions: of at least one sample
     """
     with one_blas_thread():
         sample = draw_sample(opinions.labels, opinions.num_classes)
-        evidence = gather_evidence(opinions, sample.rows)
+        evidence = gather_evidence(opinions, sample.rows, False)
         labels = opinions.labels[sample.rows]
-        start = spread(replace(opinions.noise, images_scale=REGRESSION_SCALE))
+        start = _start(opinions)
         fit = partial(fit_noise_model, labels=labels, weights=sample.weights)
         alone, least = {}, 0.0
         if evidence.language is not None:
@@ -95,7 +102,14 @@ def fit_fusion(opinions: Opinions) -> Fusion:
             if is_soft and _information(opinions, sample.rows) < _MOST_INFORMATION:
                 start, least = replace(start, careless=_SUPPOSED_CARELESS), LEAST_SCALE
                 alone["images"] = fit(images, start=start, least_images_scale=least).model
-        model = fit(evidence, start=start, least_images_scale=least).model
+        found, blended = fit(evidence, start=start, least_images_scale=least), False
+        if opinions.cleaning is not None and not start.careless:
+            mean = gather_evidence(opinions, sample.rows, True)
+            other = fit(mean, start=start)
+            if other.surprise + other.price < found.surprise + found.price:
+                evidence, found, blended = mean, other, True
+                alone["images"] = fit(Evidence(mean.images, None), start=start).model
+    model = found.model
     spread_of = {
         "images": 0.0 if evidence.images is None else model.images_scale * _spread(evidence.images),
         "language": (
@@ -108,7 +122,17 @@ def fit_fusion(opinions: Opinions) -> Fusion:
         alone["language"].language_scale if "language" in alone else 0.0,
         alone["images"].images_scale if "images" in alone else 0.0,
         spread_of["language"] / both if both else 0.0,
+        blended,
     )
+
+
+def _start(opinions: Opinions) -> NoiseModel:
+    """What the first cleaning found of the noise; its prior belongs to its Gaussians."""
+    if opinions.cleaning is None:
+        return start_model(opinions.num_classes, REGRESSION_SCALE)
+    nothing = np.zeros(opinions.num_classes, dtype=np.float32)
+    found = opinions.cleaning.model
+    return spread(replace(found, images_scale=REGRESSION_SCALE, prior=nothing))
 
 
 def _information(opinions: Opinions, rows: np.ndarray) -> float:
@@ -122,24 +146,37 @@ def _information(opinions: Opinions, rows: np.ndarray) -> float:
     return UNSEEN_C * len(opinions.labels) / k * (1 - 1 / k) * variance
 
 
-def gather_evidence(opinions: Opinions, rows: np.ndarray | slice) -> Evidence:
+def gather_evidence(opinions: Opinions, rows: np.ndarray | slice, blended: bool) -> Evidence:
     """The logits of both opinions for some rows.
 
     A class that the images' model has never seen gets ``VISUAL_FLOOR``, since its lack of samples
     is no proof against it; a row on which it has no opinion is all zeros.
+
+    Args:
+        opinions: of all samples
+        rows: which
+        blended: whether the Gaussians of the first cleaning have a share in the images' opinion
     """
-    images = None
+    images, cleaning = None, opinions.cleaning
     if opinions.images is not None:
         images = opinions.unseen(rows)
         images = np.maximum(images, np.float32(np.log(VISUAL_FLOOR)))
-        images[np.isnan(images[:, 0])] = 0
-    return Evidence(images, opinions.zeroshot(rows, LANGUAGE_TEMPERATURE))
+        silent = np.isnan(images[:, 0])
+        if blended and cleaning is not None:
+            calibrated = cleaning.opinion(opinions.visual_features[rows], opinions.fold_of[rows])
+            images *= np.float32(1 - GAUSSIAN_SHARE)
+            images += np.float32(GAUSSIAN_SHARE / REGRESSION_SCALE) * calibrated
+        images[silent] = 0
+    language = opinions.zeroshot(rows, LANGUAGE_TEMPERATURE)
+    if language is not None and cleaning is not None:
+        language += cleaning.offsets
+    return Evidence(images, language)
 
 
 def fuse(opinions: Opinions, block: slice, fusion: Fusion) -> Fused:
     """Judges the given labels of a block of rows."""
     labels = opinions.labels[block]
-    evidence = gather_evidence(opinions, block)
+    evidence = gather_evidence(opinions, block, fusion.blended)
     judged = fusion.model.judge(evidence, labels)
     doubt = judged.doubt
     wrong = doubt > 0.5

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Wrong labels that a pair of classes must have, beyond which it is a habit and not chance. A
 # column of the confusion may not take all the labels of a class: it would not exist.
-LEAST_CONFUSED, LEAST_KEPT = 3.0, 0.1
+LEAST_CONFUSED, LEAST_KEPT = 3.0, 0.02
 _MOST_CONFUSED = 0.8  # of a class, so that a share of right labels is left
 _ROUNDS, _STEPS, _COUNTS = 4, 10, 4
 _ENOUGH = 1e-4  # gain in log-likelihood a sample at which a fit ends
@@ -33,6 +33,7 @@ _SCALES = ((-6.0, 3.0), (-8.0, 2.0))  # bounds of their logarithms, images and l
 _CHANCE = (-11.0, 4.0)  # bounds of the log-odds of a chance
 # Samples that got any label before one was seen: what cannot happen could never be learned
 _IN_ADVANCE = 0.2
+_A_CLASS = 1.0  # images of each class before one was seen, which bounds the prior of small ones
 _QUANTILES = 129
 
 
@@ -60,13 +61,14 @@ def start_model(num_classes: int, images_scale: float) -> NoiseModel:
         images_scale: about what the logits of the images need to be calibrated
     """
     nothing = np.zeros((num_classes, num_classes))
-    return spread(NoiseModel(images_scale, 0.1, 0.1, 0.05, 0.0, nothing), 2)
+    prior = np.zeros(num_classes, dtype=np.float32)
+    return spread(NoiseModel(images_scale, 0.1, 0.1, 0.05, 0.0, nothing, prior=prior), 2)
 
 
 def spread(model: NoiseModel, strength: float = 1) -> NoiseModel:
     """Lets every pair of classes be confused a little, so that a fit can find other pairs."""
     k = len(model.confusion)
-    confusion = 0.5 * model.confusion + strength * 0.05 / (k - 1)
+    confusion = 0.9 * model.confusion + strength * 0.05 / (k - 1)
     np.fill_diagonal(confusion, 0)
     return replace(model, confusion=confusion)
 
@@ -81,9 +83,10 @@ def fit_noise_model(
     """Fits the model to given labels by maximum likelihood.
 
     In turn, by L-BFGS the scales and the chances that all classes share, and by expectation
-    maximisation all chances. The scales have a weak normal prior around their start and around
-    CLIP's own scale (1), which matters for a handful of samples only. Carelessness that is 0 at
-    the start stays 0. Call it within :func:`clipcleaner_plugin.fitting.one_blas_thread`.
+    maximisation all chances and the prior of the classes. The scales have a weak normal prior
+    around their start and around CLIP's own scale (1), which matters for a handful of samples only.
+    Carelessness that is 0 at the start stays 0. Call it within
+    :func:`clipcleaner_plugin.fitting.one_blas_thread`.
 
     Args:
         evidence: of n samples
@@ -142,12 +145,13 @@ def _fit_shared(
     confused = torch.from_numpy(model.confusion.astype(np.float32))[:, labels]
     unclear = torch.from_numpy(ambiguity)
     each = torch.from_numpy(weights)
+    offsets = torch.from_numpy(model.prior)[:, None]
 
     def surprise(numbers: torch.Tensor) -> torch.Tensor:
         uniform, lookalike, careless = _chances(numbers[2:])
         logits = sum(
             (s * t for s, t in zip(numbers[:2].exp(), tables, strict=True) if t is not None),
-            start=torch.zeros(1),
+            start=offsets,
         )
         sharp = torch.softmax(logits, dim=0)
         hard = torch.log_softmax(logits * HARD_SCALE, dim=0).gather(0, given).exp()
@@ -200,7 +204,7 @@ def _chances(odds: torch.Tensor) -> torch.Tensor:
 def _fit_chances(
     model: NoiseModel, evidence: Evidence, labels: np.ndarray, weights: np.ndarray
 ) -> tuple[NoiseModel, float]:
-    """Improves the chances of the ways to be wrong; returns the log-likelihood too."""
+    """Improves the chances of each way to be wrong, and the prior; returns the log-likelihood."""
     logits = model.logits(evidence)
     rows, k = np.arange(len(labels)), logits.shape[1]
     sharp = np.exp(log_softmax(logits))
@@ -224,12 +228,12 @@ def _fit_chances(
         likelihood = float((weights * np.log(total)).sum())
         share = (weights / total).astype(np.float64)
         counts = _sum_by_label(confused * share[:, None].astype(np.float32), labels, k).T
-        sizes = (sharp * ((total - confused.sum(axis=1)) * share)[:, None].astype(np.float32)).sum(
-            axis=0, dtype=np.float64
-        ) + counts.sum(axis=1)
+        kept = np.bincount(labels, (right + model.careless * seen) * share, minlength=k)
+        astray = (uniform + lookalike + model.careless * mistaken) * share
+        sizes = kept + counts.sum(axis=1)
+        sizes += (sharp * astray[:, None].astype(np.float32)).sum(axis=0, dtype=np.float64)
         counts = np.maximum(counts - LEAST_CONFUSED * of_label, 0)
         np.fill_diagonal(counts, 0)
-        kept = np.bincount(labels, (right + model.careless * seen) * share, minlength=k)
         counts[:, kept < np.maximum(LEAST_CONFUSED * of_label, LEAST_KEPT * class_weight)] = 0
         confusion = counts / np.maximum(sizes, 1)[:, None]
         confusion *= np.minimum(1, _MOST_CONFUSED / np.maximum(confusion.sum(axis=1), 1e-9))[
@@ -242,7 +246,10 @@ def _fit_chances(
             careless=float((careless * share).sum()) / total_weight,
             confusion=confusion,
         )
-    return model, likelihood
+    # As many of each class as its labels say, give or take the wrong ones
+    predicted = (sharp * weights[:, None]).sum(axis=0, dtype=np.float64)
+    change = np.log((sizes + _A_CLASS) / (predicted + _A_CLASS))
+    return replace(model, prior=model.prior + change.astype(np.float32)), likelihood
 
 
 def _quantiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -38,8 +38,8 @@ class Evidence:
 class NoiseModel:
     """The probability of a given label, and of the true one behind it.
 
-    The true label ``k`` has the probability ``p(k) = softmax(b g + a l)_k``, of the logits ``g`` of
-    the images and ``l`` of language. The given label ``y`` is then
+    The true label ``k`` has the probability ``p(k) = softmax(b g + a l + c)_k``, of the logits
+    ``g`` of the images and ``l`` of language. The given label ``y`` is then
 
     - right, ``y = k``, where nothing of the following happened;
     - any label, with the chance ``uniform``;
@@ -58,6 +58,8 @@ class NoiseModel:
         careless: in [0, 1]
         confusion: (K, K) float64 >= 0 with zeros on the diagonal; rows sum to at most 0.8
         clarities: (Q,) float64, quantiles of how clear images are, ascending; by the fit
+        prior: (K,) float32, ``c``: what makes classes as frequent as they are; or (1,), the same
+            for all
     """
 
     images_scale: float
@@ -67,6 +69,7 @@ class NoiseModel:
     careless: float
     confusion: np.ndarray
     clarities: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    prior: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=np.float32))
 
     @property
     def right(self) -> np.ndarray:
@@ -92,7 +95,7 @@ class NoiseModel:
             parts.append(np.float32(self.images_scale) * evidence.images)
         if evidence.language is not None:
             parts.append(np.float32(self.language_scale) * evidence.language)
-        return sum(parts[1:], start=parts[0])
+        return sum(parts, start=self.prior)
 
     def judge(self, evidence: Evidence, labels: np.ndarray) -> Judgement:
         """Finds out how the given labels of some samples came about.

@@ -31,13 +31,14 @@ def test_a_label_is_judged_as_by_hand() -> None:
     confusion = np.zeros((3, 3))
     confusion[0, 1] = 0.3
     model = model_of(
-        3, images_scale=2.0, language_scale=0.5, lookalike=0.06, careless=0.2, confusion=confusion
-    )
-    images, language = [1.0, 0.0, -1.0], [0.0, 2.0, -2.0]
+        3, images_scale=2.0, language_scale=0.5, lookalike=0.06, careless=0.2, confusion=confusion,
+        prior=np.array([0.5, -0.5, 1.0], np.float32),
+    )  # fmt: skip
+    images, language = [1.0, 0.0, -1.0], [-1.0, 3.0, -4.0]
     evidence = Evidence(np.array([images], np.float32), np.array([language], np.float32))
     judged = model.judge(evidence, np.array([1]))
 
-    joint = [2.0, 1.0, -3.0]  # 2 * images + 0.5 * language
+    joint = [2.0, 1.0, -3.0]  # 2 * images + 0.5 * language + prior
     p, hard = softmax(joint), softmax([0.7 * u for u in joint])
     plain = 0.9 * p[1] + 0.1 * hard[1]
     nearby = softmax([0.35, -1.05])[0]  # of classes 1 and 2 at .35 of the logits: 0 is the best
@@ -183,3 +184,15 @@ def test_a_sample_that_stands_for_several_weighs_as_much() -> None:
     doubts = [m.judge(evidence, labels).doubt.mean() for m in (a, b)]
     assert doubts[0] == pytest.approx(doubts[1], abs=0.01)
     assert a.images_scale == pytest.approx(b.images_scale, rel=0.05)
+
+
+def test_how_frequent_the_classes_are_is_learned() -> None:
+    evidence, truth, labels = noisy_labels(4, 4000, 0.1, 0)
+    kept = (truth > 0) | (np.arange(4000) % 8 == 0)  # of the first class, an eighth is left
+    assert evidence.images is not None
+    start = spread(start_model(4, 0.3))
+    ones = np.ones(kept.sum(), np.float32)
+    with one_blas_thread():
+        model = fit_noise_model(evidence[kept], labels[kept], ones, start).model
+    lead = model.prior[1:] - model.prior[0]
+    assert np.all((lead > 0.1) & (lead < np.log(8)))  # a step towards it, from 0
