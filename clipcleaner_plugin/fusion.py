@@ -104,7 +104,7 @@ def fit_fusion(opinions: Opinions) -> Fusion:
                 alone["images"] = fit(images, start=start, least_images_scale=least).model
         found, blended = fit(evidence, start=start, least_images_scale=least), False
         if opinions.cleaning is not None and not start.careless:
-            mean = gather_evidence(opinions, sample.rows, True)
+            mean = Evidence(image_logits(opinions, sample.rows, True), evidence.language)
             other = fit(mean, start=start)
             if other.surprise + other.price < found.surprise + found.price:
                 evidence, found, blended = mean, other, True
@@ -147,7 +147,15 @@ def _information(opinions: Opinions, rows: np.ndarray) -> float:
 
 
 def gather_evidence(opinions: Opinions, rows: np.ndarray | slice, blended: bool) -> Evidence:
-    """The logits of both opinions for some rows.
+    """The logits of both opinions for some rows; see :func:`image_logits`."""
+    language = opinions.zeroshot(rows, LANGUAGE_TEMPERATURE)
+    if language is not None and opinions.cleaning is not None:
+        language += opinions.cleaning.offsets
+    return Evidence(image_logits(opinions, rows, blended), language)
+
+
+def image_logits(opinions: Opinions, rows: np.ndarray | slice, blended: bool) -> np.ndarray | None:
+    """The logits of the images' opinion for some rows; None where there is none.
 
     A class that the images' model has never seen gets ``VISUAL_FLOOR``, since its lack of samples
     is no proof against it; a row on which it has no opinion is all zeros.
@@ -157,20 +165,17 @@ def gather_evidence(opinions: Opinions, rows: np.ndarray | slice, blended: bool)
         rows: which
         blended: whether the Gaussians of the first cleaning have a share in the images' opinion
     """
-    images, cleaning = None, opinions.cleaning
-    if opinions.images is not None:
-        images = opinions.unseen(rows)
-        images = np.maximum(images, np.float32(np.log(VISUAL_FLOOR)))
-        silent = np.isnan(images[:, 0])
-        if blended and cleaning is not None:
-            calibrated = cleaning.opinion(opinions.visual_features[rows], opinions.fold_of[rows])
-            images *= np.float32(1 - GAUSSIAN_SHARE)
-            images += np.float32(GAUSSIAN_SHARE / REGRESSION_SCALE) * calibrated
-        images[silent] = 0
-    language = opinions.zeroshot(rows, LANGUAGE_TEMPERATURE)
-    if language is not None and cleaning is not None:
-        language += cleaning.offsets
-    return Evidence(images, language)
+    if opinions.images is None:
+        return None
+    images = opinions.unseen(rows)
+    images = np.maximum(images, np.float32(np.log(VISUAL_FLOOR)))
+    silent = np.isnan(images[:, 0])
+    if blended and (cleaning := opinions.cleaning) is not None:
+        calibrated = cleaning.opinion(opinions.visual_features[rows], opinions.fold_of[rows])
+        images *= np.float32(1 - GAUSSIAN_SHARE)
+        images += np.float32(GAUSSIAN_SHARE / REGRESSION_SCALE) * calibrated
+    images[silent] = 0
+    return images
 
 
 def fuse(opinions: Opinions, block: slice, fusion: Fusion) -> Fused:
