@@ -29,8 +29,13 @@ from training_bundles import (
 from training import train as program
 from training.bundle import read_bundle
 from training.recipes import choose_recipe
+from training.report import epoch_line
 
 SHORT = ("--epochs", "2", "--lr", "0.1")
+
+
+def interrupt(row: dict[str, Any]) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +92,53 @@ def test_what_a_run_writes(bundle: Path, tmp_path: Path) -> None:
     assert (config["preset"], config["recipe"], config["seed"]) == ("auto", "mixfix", 3047)
 
 
+def test_who_joins_is_counted_and_how_many_rightly(tmp_path: Path) -> None:
+    """Against the set in the checkpoint, with trusted labels for every other sample."""
+    folder = make_bundle(tmp_path / "b", selected=0.5)
+    rows = read_rows(folder)
+    for row in rows[::2]:
+        row["trusted"] = None
+    write_bundle(folder, rows)
+    options = ("--epochs", "8", "--lr", "0.1", "--theta-r", "0.2", "--theta-r2", "0.2")
+    said: list[str] = []
+    train(folder, tmp_path / "out", *options, on_epoch=lambda r: said.append(epoch_line(r, 8)))
+    found = torch.load(tmp_path / "out" / "last.pt", weights_only=True)["set"]
+    selected = np.array([row["selected"] for row in rows])
+    right = np.array(
+        [DIGITS[k] == r["trusted"] for k, r in zip(found["labels"], rows, strict=True)]
+    )
+    known = np.array([row["trusted"] is not None for row in rows])
+    end = metrics(tmp_path / "out")[-1]
+    absorbed, relabelled = found["absorbed"].numpy() & ~selected, found["relabelled"].numpy()
+    for name, joined in (("absorbed", absorbed), ("relabelled", relabelled)):
+        assert end[name] == joined.sum() > end[f"{name}_known"] == (joined & known).sum()
+        assert end[f"{name}_right"] == (joined & right).sum() > 0
+        share = end[f"{name}_right"] / end[f"{name}_known"]
+        assert f"{name} {end[name]} ({share:.0%} right)" in said[-1]
+
+
 def test_tensorboard_where_it_is_installed(bundle: Path, tmp_path: Path) -> None:
+    """Every number of metrics.jsonl is there once, also after an interruption."""
     pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    with pytest.raises(KeyboardInterrupt):
+        train(bundle, tmp_path, *SHORT, on_epoch=interrupt)
     train(bundle, tmp_path, *SHORT)
-    assert list((tmp_path / "tensorboard").glob("events*"))
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    rows = metrics(tmp_path)
+    for name in rows[0].keys() - {"epoch"}:
+        shown = [(event.step, event.value) for event in board.Scalars(name)]
+        assert shown == [(row["epoch"], pytest.approx(row[name])) for row in rows], name
+
+
+def test_without_tensorboard_the_rest_is_written(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    train(bundle, tmp_path, *SHORT)
+    assert len(metrics(tmp_path)) == 2 and not (tmp_path / "tensorboard").exists()
 
 
 def test_a_run_repeats_to_the_bit_and_a_seed_matters(bundle: Path, tmp_path: Path) -> None:

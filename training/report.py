@@ -193,18 +193,24 @@ def set_counts(bundle: Bundle, members: np.ndarray, labels: np.ndarray) -> dict[
     return {"set_size": len(members), "set_known": len(known), "set_right": right}
 
 
-def relabelling_counts(bundle: Bundle, found: NextSet) -> dict[str, Any]:
-    """Counts the relabelled samples, and how many of them are right as far as that is known.
+def joined_counts(bundle: Bundle, found: NextSet, initial: np.ndarray) -> dict[str, Any]:
+    """Counts who joins the next set, and how many of their labels are right as far as is known.
+
+    Args:
+        bundle: the samples
+        found: the next set
+        initial: (N,) bool, the initial selection: who is in it needs no absorption
 
     Returns:
-        ``relabelled``; ``relabelled_known``, those with a trusted label; ``relabelled_right``
+        ``absorbed`` and ``relabelled``; ``*_known``, those with a trusted label; ``*_right``
     """
-    counts = set_counts(bundle, np.flatnonzero(found.relabelled), found.labels)
-    return {
-        "relabelled": counts["set_size"],
-        "relabelled_known": counts["set_known"],
-        "relabelled_right": counts["set_right"],
-    }
+    groups = {"absorbed": found.absorbed & ~initial, "relabelled": found.relabelled}
+    row: dict[str, Any] = {}
+    for name, members in groups.items():
+        counts = set_counts(bundle, np.flatnonzero(members), found.labels)
+        row[name] = counts["set_size"]
+        row |= {f"{name}_{what}": counts[f"set_{what}"] for what in ("known", "right")}
+    return row
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
@@ -215,11 +221,14 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
             parts.append(f"{split} {row[f'{split}_accuracy']:.2%}")
     parts.append(f"set {row['set_size']}")
     if row["absorbed"] or row["relabelled"]:
-        right, known = row["relabelled_right"], row["relabelled_known"]
-        checked = f" ({right / known:.0%} right)" if known else ""
-        parts.append(f"then absorbed {row['absorbed']}, relabelled {row['relabelled']}{checked}")
+        parts.append(f"then {', '.join(_joined(row, n) for n in ('absorbed', 'relabelled'))}")
     parts.append(f"{row['seconds']:.1f} s, {row['images_per_second']:.0f} images/s")
     return " | ".join(parts)
+
+
+def _joined(row: dict[str, Any], name: str) -> str:
+    right, known = row[f"{name}_right"], row[f"{name}_known"]
+    return f"{name} {row[name]}" + (f" ({right / known:.0%} right)" if known else "")
 
 
 def log_results(results: dict[str, Any], out: Path) -> None:

@@ -1,8 +1,8 @@
 """CIFAR-10 and -100 from their Python batches, with human or instance-dependent label noise.
 
 Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; the human labels of
-CIFAR-10N and -100N: Wei et al., ICLR 2022; the noise that depends on the image: Xia et al.,
-"Part-dependent Label Noise", NeurIPS 2020, as a CSV file.
+CIFAR-10N and -100N: Wei et al., ICLR 2022; the noise that depends on the image: Chen et al.,
+"Beyond Class-Conditional Assumption", AAAI 2021, whose CSV files are read as they come.
 """
 
 from __future__ import annotations
