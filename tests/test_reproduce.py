@@ -16,6 +16,7 @@ from PIL import Image
 import clipcleaner_plugin as cc
 from benchmarks import reproduce, small
 from benchmarks.rows import RECIPES, ROWS
+from clipcleaner_plugin.datasets.classes import CIFAR10
 from clipcleaner_plugin.trainer import TrainerOptions
 from training.presets import PRESETS
 
@@ -126,6 +127,31 @@ def test_every_row_names_what_there_is(capsys: pytest.CaptureFixture[str]) -> No
             data, variant = row.data
             assert variant is None or variant in cc.datasets.DATASETS[data].variants
             assert Path(cc.datasets.prompts(data)).is_file()
+
+
+def test_the_papers_rows_are_there_with_its_settings() -> None:
+    expected: dict[str, tuple[str, str | None, str | None, float]] = {}
+    for data in ("cifar10", "cifar100"):
+        for p in (20, 50, 80, 90):
+            expected[f"{data}-sym{p}"] = (data, None, "symmetric", p / 100)
+    expected["cifar10-asym40"] = ("cifar10", None, "asymmetric", 0.4)
+    for p in (10, 20, 30, 40):
+        expected[f"cifar10-idn{p}"] = ("cifar10-idn", str(p / 100), None, 0)
+    for p in (20, 40, 60, 80):
+        expected[f"red-mini-imagenet-{p}"] = ("red-mini-imagenet", str(p / 100), None, 0)
+    for data in ("animal10n", "webvision", "clothing1m"):
+        expected[data] = (data, None, None, 0)
+    for name, values in expected.items():
+        row = ROWS[name]
+        assert (*row.data, row.kind, row.rate) == values, name
+        assert row.preset == row.data[0] and "mixfix" in row.recipes
+        assert (row.model, row.prompts, row.epochs, row.trainer) == ("ViT-B-32", True, None, ())
+        assert row.theta_cons == (1.0 if name == "webvision" else 0.8)
+    flips = ROWS["cifar10-asym40"].pairs(list(CIFAR10))
+    assert set(flips or ()) == {
+        *(("truck", "automobile"), ("bird", "airplane"), ("deer", "horse")),
+        *(("cat", "dog"), ("dog", "cat")),
+    }
 
 
 def test_rows_without_data_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,6 +40,35 @@ def test_presets_are_those_of_the_paper(name: str, values: tuple[object, ...]) -
     assert override(p, {}) == p, "every preset passes its own checks"
 
 
+CIFAR10_NORM = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+CIFAR100_NORM = ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761))
+NO_NORM = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+IMAGENET_NORM = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLOTHING_NORM = ((0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214))
+
+
+# Padding, augmentation, normalisation, weights to start from, samples of an epoch
+@pytest.mark.parametrize(
+    ("name", "padding", "augmentation", "norm", "weights", "epoch_samples"),
+    [
+        ("cifar10", 4, "autoaugment-cifar10", CIFAR10_NORM, "", 0),
+        ("cifar100", 4, "autoaugment-cifar10", CIFAR100_NORM, "", 0),
+        ("cifar10-idn", 4, "autoaugment-cifar10", CIFAR10_NORM, "", 0),
+        ("animal10n", 8, "randaug", NO_NORM, "", 0),
+        ("red-mini-imagenet", 4, "autoaugment-cifar10", NO_NORM, "", 0),
+        ("webvision", 0, "autoaugment-imagenet", IMAGENET_NORM, "", 0),
+        ("clothing1m", 0, "autoaugment-imagenet", CLOTHING_NORM, "imagenet", 128_000),
+    ],
+)
+def test_presets_see_images_as_the_paper_does(
+    name: str, padding: int, augmentation: str, norm: object, weights: str, epoch_samples: int
+) -> None:
+    p = PRESETS[name]
+    assert (p.padding, p.augmentation, (p.mean, p.std)) == (padding, augmentation, norm)
+    assert (p.weights, p.epoch_samples) == (weights, epoch_samples)
+    assert p.network != "vgg19-bn" or p.dropout == 0.2
+
+
 def test_the_rate_falls_at_the_milestones() -> None:
     rates = [learning_rate(PRESETS["cifar10"], epoch) for epoch in (0, 199, 200, 249, 250, 299)]
     assert rates == pytest.approx([0.02, 0.02, 0.002, 0.002, 0.0002, 0.0002])

@@ -7,6 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from training_bundles import (
 
 from training import train as program
 from training.bundle import read_bundle
+from training.plan import Plan, plan_epoch
 from training.recipes import choose_recipe
 from training.report import epoch_line
 
@@ -163,6 +165,31 @@ def test_what_the_recipes_train_on(bundle: Path) -> None:
     weighted = found["weighted"]
     assert weighted.weights[weighted.members].mean() == pytest.approx(1, rel=1e-5)
     assert (found["ce"].weights == 1).all()
+
+
+@pytest.mark.parametrize("recipe", ["mixfix", "ce", "ce-clean", "weighted"])
+def test_an_epoch_is_as_long_as_the_whole_training_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recipe: str
+) -> None:
+    """Not as the part of it that the recipe trains on: all see equally many images."""
+    folder = make_bundle(tmp_path / "b", train=165, val=11, test=11, selected=0.5)
+    plans: list[Plan] = []
+
+    def noted(*args: Any, **options: Any) -> Plan:
+        plans.append(plan_epoch(*args, **options))
+        return plans[-1]
+
+    monkeypatch.setattr(program, "plan_epoch", noted)
+    train(folder, tmp_path / "out", *SHORT, "--batch-size", "16", "--recipe", recipe)
+    rows = read_rows(folder)
+    for plan in plans:
+        assert plan.indices.shape == (10, 16) and plan.lambdas.shape == (10,)
+        assert {rows[i]["split"] for i in plan.indices.flat} == {"train"}
+    first = [rows[i] for i in plans[0].indices.flat]
+    assert all(r["selected"] for r in first) == (recipe in ("mixfix", "ce-clean"))
+    if recipe == "mixfix":  # every class as often as the largest one, pass after pass
+        largest = max(Counter(r["label"] for r in rows if r["selected"]).values())
+        assert set(Counter(r["label"] for r in first[: 10 * largest]).values()) == {largest}
 
 
 def test_a_weight_of_zero_leaves_a_sample_out(tmp_path: Path) -> None:
