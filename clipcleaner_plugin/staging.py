@@ -161,9 +161,20 @@ def _recover(target: Path) -> None:
     if not target.exists():
         os.rename(old, target)
         return
-    if (old / RUNS).exists() and not (target / RUNS).exists():
-        os.rename(old / RUNS, target / RUNS)
+    _keep_runs(old / RUNS, target / RUNS)
     shutil.rmtree(old)
+
+
+def _keep_runs(old: Path, new: Path) -> None:
+    """Moves training runs along; beside others, if a kill came in between and training after it."""
+    if not old.exists():
+        return
+    if not new.exists():
+        os.rename(old, new)
+        return
+    for run in old.iterdir():
+        if not (new / run.name).exists():
+            os.rename(run, new / run.name)
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

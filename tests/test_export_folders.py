@@ -211,6 +211,21 @@ def test_a_kill_between_the_renames_of_a_replacement_loses_nothing(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b"]
 
 
+def test_runs_of_before_and_after_a_killed_replacement_are_kept(
+    untouched: fo.Dataset, tmp_path: Path
+) -> None:
+    out = tmp_path / "b"
+    cc.export_cleaned(untouched, "clipcleaner", out)
+    (out / "runs" / "before").mkdir(parents=True)
+    os.rename(out, tmp_path / ".b.clipcleaner-replaced")
+    cc.export_cleaned(untouched.limit(60), "clipcleaner", tmp_path / "new")
+    os.rename(tmp_path / "new", out)  # the kill came here; then somebody trains
+    (out / "runs" / "after").mkdir(parents=True)
+    cc.export_cleaned(untouched.limit(50), "clipcleaner", out, overwrite=True)
+    assert sorted(p.name for p in (out / "runs").iterdir()) == ["after", "before"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["b"]
+
+
 def test_a_disk_that_refuses_says_so_and_the_export_goes_on_later(
     digits: fo.Dataset, tmp_path: Path, repo_root: Path
 ) -> None:

@@ -209,6 +209,9 @@ def test_a_damaged_best_checkpoint_is_said_and_can_be_given_up(
     checkpoint.write_bytes(
         tmp_path / "last.pt", checkpoint.to_bytes({**state, "best_epoch": 2, "best_accuracy": 1.0})
     )
+    # The weights are those of the third, as after a kill between the two files: so it is said
+    results = train(bundle, tmp_path, *options)
+    assert results["best"]["epoch"] == 3 and results["best"] == results["last"]
     flip(tmp_path / "best.pt")
     with pytest.raises(CheckpointError, match=r"best.pt: .*damaged.*takes the last weights"):
         train(bundle, tmp_path, *options)

@@ -188,6 +188,9 @@ class Training:
             if state is None:
                 self.best_epoch = 0
             else:
+                # A kill may have come between this file and last.pt, and a GPU not have repeated
+                # the epoch to the digit
+                self.best_epoch = state["epoch"]
                 self.engine.network.load_state_dict(state["model"])
                 best = self.engine.predict(everything)
         unreadable = [self.bundle.ids[i] for i in np.flatnonzero(self.engine.unreadable)]
