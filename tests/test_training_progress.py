@@ -1,8 +1,11 @@
-"""What a scheduled training says while it goes on."""
+"""What a training says while it goes on: in a terminal, and to the App."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,8 @@ from operators_at_work import module
 from training_bundles import make_bundle
 
 from clipcleaner_plugin import trainer
+from training.options import parse
+from training.train import run
 
 OPTIONS = ["--epochs", "3", "--batch-size", "16", "--device", "cpu", "--workers", "0"]
 
@@ -38,3 +43,28 @@ def test_the_text_tells_the_accuracy_of_the_last_epoch(
     expected = " – 3 done" + (f", accuracy {', '.join(parts)}" if parts else "")
     assert texts[-1].endswith(expected)
     assert not any("accuracy" in text for text in texts if " – 0 done" in text)
+
+
+class Terminal(io.StringIO):
+    """A stream that calls itself a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+def test_a_terminal_shows_a_bar_and_a_file_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO]
+) -> None:
+    bundle = make_bundle(tmp_path / "bundle", train=48, val=8, test=8)
+    shown = stream()
+    monkeypatch.setattr(sys, "stderr", shown)
+    run(parse([str(bundle), "--out", str(tmp_path / "run"), *OPTIONS]))
+    text = shown.getvalue()
+    full = re.findall(r"\r(epoch \d|predict) █{20} (\d+)/\2  0 s left", text)
+    if stream is Terminal:
+        # 48 images in 3 batches; 64 are predicted in batches twice as large
+        first, second = (("epoch 1", "3"), ("predict", "2")), (("epoch 2", "3"), ("predict", "2"))
+        assert full[:4] == [*first, *second] and text.endswith("\r\033[K")
+    else:
+        assert text == ""
