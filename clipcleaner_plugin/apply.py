@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 AUTO = "auto"
 # MongoDB refuses documents over 16 MB; a view of hundreds of thousands of listed ids comes near
 _MAX_VIEW_BYTES = 12_000_000
+_PATH = (str, os.PathLike)
 _PACKAGES = ("fiftyone", "torch", "open_clip_torch", "scikit-learn", "numpy")
 
 
@@ -216,6 +217,7 @@ def apply_clipcleaner(
         embeddings_source=_describe(embeddings),
         visual_source=_describe(visual_embeddings),
         text_source="given" if text_features is not None else "model" if prompts else "none",
+        prompts_file=_as_text(class_prompts) if isinstance(class_prompts, _PATH) else None,
         theta_gmm=theta_gmm,
         theta_cons=theta_cons,
         temperature=temperature,

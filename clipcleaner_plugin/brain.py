@@ -36,6 +36,7 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         embeddings_source: the field, similarity key or "array" given instead of computing them
         visual_source: the same of vectors that images were compared by instead; None = the same
         text_source: "model", "given" or "none"
+        prompts_file: the file of prompts that the user named; None = none
         theta_gmm, theta_cons, temperature, folds, seed: as in
             :func:`clipcleaner_plugin.apply_clipcleaner`
         theta_score: score that a label needs to pass as not mislabeled
@@ -58,6 +59,7 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         embeddings_source: str | None = None,
         visual_source: str | None = None,
         text_source: str = "model",
+        prompts_file: str | None = None,
         theta_gmm: float = 0.5,
         theta_cons: float = 0.8,
         temperature: float = 0.07,
@@ -82,6 +84,7 @@ class CLIPCleanerConfig(fob.BrainMethodConfig):
         self.embeddings_source = embeddings_source
         self.visual_source = visual_source
         self.text_source = text_source
+        self.prompts_file = prompts_file
         self.theta_gmm = theta_gmm
         self.theta_cons = theta_cons
         self.temperature = temperature

@@ -48,8 +48,8 @@ def _about_names(names: list[str]) -> list[str]:
     if empty:
         found.append(
             f"{len(empty):,} of {len(names):,} class names say nothing to the model: "
-            f"{_some(empty)}. Name the things in a prompts file (advanced options), or trust the "
-            "looks alone."
+            f"{_some(empty)}. Name the things in a prompts file (advanced options). Or compute "
+            "embeddings first, choose their field there, and leave the class names out."
         )
     alike: dict[str, list[str]] = {}
     for name in names:

@@ -13,6 +13,7 @@ from clipcleaner_plugin.layout import holds_objects
 
 from .class_notes import add_class_notes
 from .cost import input_cost
+from .earlier import begin_with_earlier_run
 from .forms import (
     input_label_field,
     input_model,
@@ -57,15 +58,9 @@ class ApplyCLIPCleaner(foo.Operator):
     def resolve_input(self, ctx: foo.executor.ExecutionContext) -> types.Property:
         inputs = types.Object()
         samples = input_target(ctx, inputs)
-        label_field = input_label_field(ctx, inputs, samples) if samples is not None else None
-        if samples is not None and label_field is not None:
-            if holds_objects(samples, label_field):
-                input_padding(inputs)
-            add_class_notes(inputs, samples, label_field, ctx.params)
-            input_model(ctx, inputs)
-            _input_key(ctx, inputs)
-            input_advanced(ctx, inputs, samples, label_field)
-            input_cost(ctx, inputs, samples, label_field)
+        if samples is not None:
+            earlier = begin_with_earlier_run(ctx, ctx.params.get("again") or DEFAULT_KEY)
+            _input_run(ctx, inputs, samples, earlier)
         return types.Property(inputs, view=types.View(label="Apply CLIPCleaner"))
 
     def resolve_run_name(self, ctx: foo.executor.ExecutionContext) -> str:
@@ -142,6 +137,25 @@ def _apply(ctx: foo.executor.ExecutionContext, report: Report) -> dict[str, Any]
     }
 
 
+def _input_run(
+    ctx: foo.executor.ExecutionContext,
+    inputs: types.Object,
+    samples: SampleCollection,
+    earlier: dict[str, Any],
+) -> None:
+    """Adds what a run is made with, beginning with the values of an earlier one."""
+    label_field = input_label_field(ctx, inputs, samples, earlier.get("label_field"))
+    if label_field is None:
+        return
+    if holds_objects(samples, label_field):
+        input_padding(inputs, earlier.get("alpha"))
+    add_class_notes(inputs, samples, label_field, ctx.params)
+    input_model(ctx, inputs, earlier.get("model"), earlier.get("pretrained"))
+    _input_key(ctx, inputs)
+    input_advanced(ctx, inputs, samples, label_field, earlier)
+    input_cost(ctx, inputs, samples, label_field)
+
+
 def _input_key(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> None:
     prop = inputs.str(
         "key",
@@ -157,6 +171,9 @@ def _input_key(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> None
     elif is_run(ctx, key):
         warning = types.Warning(
             label=f"There is a run {key!r} already",
-            description="Executing replaces its scores, verdicts and views",
+            description=(
+                "Executing replaces its scores, verdicts, thresholds and views. Review decisions "
+                "and embeddings are kept: only those of new or changed images are computed"
+            ),
         )
         inputs.view("replaces", warning)

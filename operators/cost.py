@@ -63,7 +63,8 @@ def _work(samples: SampleCollection, layout: Layout, n: int, options: dict[str, 
     missing, exact = _missing(samples, layout, n, identity)
     if missing is None:
         return facts
-    facts.insert(0, f"{'' if exact else 'about '}{missing:,} embeddings to compute")
+    words = samples_text(missing, "embedding")
+    facts.insert(0, f"{'' if exact else 'about '}{words} to compute")
     speed = known_speed(identity, device)
     if speed is not None and missing:
         facts.append(f"about {duration(missing / speed)} at the speed of the last run")

@@ -41,16 +41,28 @@ def input_target(
 
     if not has_dataset(ctx, inputs):
         return None
-    # FiftyOne would choose the current view, which after a run is what the run found mislabeled:
-    # applying again would then replace that run by one of those samples alone
-    inputs.view_target(ctx, default_target="SELECTED_SAMPLES" if ctx.selected else "DATASET")
-    samples = ctx.target_view()
+    samples = ctx.dataset
+    if ctx.view._is_generated:
+        _input_dataset_alone(inputs)
+    else:
+        # FiftyOne would choose the current view, which after a run is what the run found
+        # mislabeled: applying again would then replace that run by one of those samples alone
+        inputs.view_target(ctx, default_target="SELECTED_SAMPLES" if ctx.selected else "DATASET")
+        samples = ctx.target_view()
     try:
         check_images(samples)
     except ValueError as error:
         block(inputs, "CLIPCleaner cannot work on these samples", str(error))
         return None
     return samples
+
+
+def _input_dataset_alone(inputs: types.Object) -> None:
+    """Says that patches in the grid are not meant; FiftyOne would offer nothing else."""
+    view = types.RadioGroup()
+    text = "All of its samples, whatever patches the grid shows"
+    view.add_choice("DATASET", label="Dataset", description=text)
+    inputs.enum("view_target", ["DATASET"], default="DATASET", label="Target view", view=view)
 
 
 def has_dataset(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> bool:
@@ -62,9 +74,17 @@ def has_dataset(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> boo
 
 
 def input_label_field(
-    ctx: foo.executor.ExecutionContext, inputs: types.Object, samples: SampleCollection
+    ctx: foo.executor.ExecutionContext,
+    inputs: types.Object,
+    samples: SampleCollection,
+    proposed: str | None = None,
 ) -> str | None:
     """Adds the choice of the labels to examine; blocks the form where there are none.
+
+    Args:
+        ctx, inputs: of the form
+        samples: what is worked on
+        proposed (None): the field to begin with; None = "ground_truth", or the first one
 
     Returns:
         the chosen field, None where there is none
@@ -80,7 +100,7 @@ def input_label_field(
             "CLIPCleaner examines a Classification or a Detections field; add one first",
         )
         return None
-    default = "ground_truth" if "ground_truth" in fields else fields[0]
+    default = next((name for name in (proposed, "ground_truth") if name in fields), fields[0])
     prop = inputs.enum(
         "label_field",
         fields,
@@ -100,11 +120,11 @@ def input_label_field(
     return chosen
 
 
-def input_padding(inputs: types.Object) -> None:
-    """Adds how much of the image around an object belongs to it."""
+def input_padding(inputs: types.Object, proposed: float | None = None) -> None:
+    """Adds how much of the image around an object belongs to it; ``proposed`` to begin with."""
     inputs.float(
         "alpha",
-        default=0.0,
+        default=proposed or 0.0,
         min=-0.9,
         label="Padding",
         description="How much each box grows before it is cut out: 0.2 = by 20 % a side's length",
@@ -151,11 +171,21 @@ def _written(dataset: fo.Dataset) -> set[str]:
     return {field for config in configs for field in result_fields(layout_of(config))}
 
 
-def input_model(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> None:
-    """Adds the choice of the CLIP and of its weights."""
+def input_model(
+    ctx: foo.executor.ExecutionContext,
+    inputs: types.Object,
+    model: str | None = None,
+    pretrained: str | None = None,
+) -> None:
+    """Adds the choice of the CLIP and of its weights.
+
+    Args:
+        ctx, inputs: of the form
+        model, pretrained (None): to begin with; None = the defaults
+    """
     inputs.str(
         "model",
-        default=DEFAULT_MODEL,
+        default=model or DEFAULT_MODEL,
         label="Model",
         description=(
             "An open_clip architecture, hf-hub:org/name, or a local checkpoint's path. "
@@ -163,14 +193,14 @@ def input_model(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> Non
         ),
         view=suggestions(list(MODELS)),
     )
-    model = ctx.params.get("model") or DEFAULT_MODEL
-    if needs_tag(model):
+    chosen = ctx.params.get("model") or DEFAULT_MODEL
+    if needs_tag(chosen):
         inputs.str(
             "pretrained",
-            default=DEFAULT_TAG,
+            default=pretrained or DEFAULT_TAG,
             label="Weights",
             description="An open_clip tag, or a local checkpoint's path",
-            view=suggestions(list(MODELS.get(model, ()))),
+            view=suggestions(list(MODELS.get(chosen, ()))),
         )
 
 

@@ -158,7 +158,7 @@ class CLIPCleanerPanel(foo.Panel):
         key = ctx.panel.state.run
         ctx.prompt(
             f"{_PLUGIN}/apply_clipcleaner",
-            params={"key": key} if key else {},
+            params={"key": key, "again": key} if key else {},
             on_success=self.on_load,
         )
 

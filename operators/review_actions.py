@@ -127,14 +127,14 @@ class AcceptSuggestions(_Decide):
         from clipcleaner_plugin.runs import load_results
 
         try:
-            classes = load_results(ctx.dataset, key).record["classes"]
+            results = load_results(ctx.dataset, key)
         except ValueError:
             return None  # the preview says so
         prop = inputs.str(
             "label",
             label="New label",
-            description="Empty = what the run suggests for each sample",
-            view=suggestions(classes),
+            description=f"Empty = what the run suggests for each {results.layout.unit}",
+            view=suggestions(results.record["classes"]),
         )
         if not chosen and not ctx.params.get("label"):
             inputs.float(

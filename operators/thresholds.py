@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import fiftyone.operators.types as types
@@ -40,9 +41,9 @@ def threshold_slider(parent: types.Object, name: str, **more: Any) -> None:
     parent.float(name, min=0, max=1, view=view, **more)
 
 
-def explanations() -> str:
-    """Says what the thresholds do, as Markdown."""
-    return "\n".join(f"* **{label}**: {text}" for label, text in THETAS.values())
+def explanations(names: Iterable[str] = THETAS) -> str:
+    """Says what these thresholds do, as Markdown."""
+    return "\n".join("* **{}**: {}".format(*THETAS[name]) for name in names)
 
 
 def thetas_text(thetas: Thetas) -> str:

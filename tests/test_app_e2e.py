@@ -22,6 +22,9 @@ from app_browser import (
     wait_for_count,
 )
 
+import clipcleaner_plugin as cc
+from clipcleaner_plugin.embeddings import dataset_store
+
 if TYPE_CHECKING:
     from app_browser import App
     from playwright.sync_api import Page
@@ -58,6 +61,48 @@ def test_wrong_labels_are_found_and_shown(noisy_digits: fo.Dataset, app: App) ->
         submit(form, "Show")
         form.get_by_text("Estimated noise rate").wait_for()
         take_picture(page, "app-run-info")
+
+
+def test_only_new_samples_are_embedded_and_decisions_kept(
+    noisy_digits: fo.Dataset, app: App
+) -> None:
+    later = noisy_digits[-60:]
+    added = [fo.Sample(s.filepath, ground_truth=s.ground_truth.copy()) for s in later]
+    noisy_digits.delete_samples(later)
+    results = cc.apply_clipcleaner(
+        noisy_digits, model=cc.TINY_CLIP, pretrained=None, theta_cons=0.7, progress=False
+    )
+    store = dataset_store(noisy_digits, results.config.model_identity)
+    worst = results.mislabeled_view().values("id")
+    results.confirm_labels(worst[:4])
+    results.accept_suggestions(worst[4:8])
+    results.drop(worst[8:10])
+    decided = noisy_digits.values("ground_truth_review")
+    noisy_digits.add_samples(added, progress=False)
+    n = len(noisy_digits)
+    assert store.rows() == n - 60
+    with app(noisy_digits) as page:
+        form = open_operator(page, "Apply CLIPCleaner")
+        # Nothing is chosen: the form begins with what the run was made with
+        form.get_by_text(f"{n} samples, 60 embeddings to compute").wait_for()
+        form.get_by_text("only those of new or changed images are computed").wait_for()
+        submit(form)
+        page.get_by_text(f"of {n} labels look wrong").first.wait_for()
+        page.get_by_role("button", name="Done").click()
+        noisy_digits.reload()
+        waiting = noisy_digits.load_saved_view("clipcleaner: mislabeled").values("id")
+        wait_for_count(page, len(waiting))
+        panel = page.locator('[data-cy="panel-content-clipcleaner"]')
+        panel.get_by_text(f"{len(waiting)} of {n} labels still look wrong").wait_for()
+    assert dataset_store(noisy_digits, results.config.model_identity).rows() == n
+    assert noisy_digits.values("ground_truth_review") == decided + [None] * 60
+    again = cc.load_results(noisy_digits)
+    assert (again.config.model, again.config.theta_cons) == (cc.TINY_CLIP, 0.7)
+    verdict = dict(zip(*noisy_digits.values(["id", "clipcleaner_verdict"]), strict=True))
+    assert None not in verdict.values()
+    assert {verdict[i] for i in worst[:8]} == {"clean"}, "what a reviewer vouches for is trusted"
+    assert {verdict[i] for i in worst[8:10]} == {"unscorable"}
+    assert not set(worst[:10]) & set(waiting)
 
 
 def planted_errors_found(dataset: fo.Dataset) -> int:

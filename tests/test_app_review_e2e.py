@@ -104,7 +104,6 @@ def test_the_list_is_measured(noisy_digits: fo.Dataset, app: App) -> None:
         form.get_by_text("40 of 40 samples decided").wait_for()
         form.get_by_text("Set the threshold of the run").click()
         form.get_by_text("will be flagged: at least 80%").wait_for()
-        take_picture(page, "app-review-report")
         submit(form, "Set threshold")
         form.get_by_text(re.compile("^Thresholds ")).wait_for()
         threshold = cc.review_report(noisy_digits).threshold(0.8)

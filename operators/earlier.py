@@ -1,0 +1,73 @@
+"""What an earlier run was made with: the form begins with it where a run is made again.
+
+So whoever adds samples and applies again need not remember the model, and no embedding is computed
+twice because of another default.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import fiftyone.operators as foo
+
+from clipcleaner_plugin.layout import layout_of
+
+from .options import COMPUTE
+
+if TYPE_CHECKING:
+    from clipcleaner_plugin.brain import CLIPCleanerConfig
+
+# What the advanced options begin with where there is no earlier run
+METHOD: dict[str, Any] = {
+    "theta_gmm": 0.5,
+    "theta_cons": 0.8,
+    "temperature": 0.07,
+    "folds": 5,
+    "seed": 51,
+}
+
+
+def begin_with_earlier_run(ctx: foo.executor.ExecutionContext, key: str) -> dict[str, Any]:
+    """Gives inputs that the form does not send yet the values of an earlier run.
+
+    Args:
+        ctx: the execution context; its parameters are completed, so that all of the form, its
+            cost included, is about what the inputs are going to show
+        key: the earlier run, the same as long as the form is open: where the default of an input
+            changes, the App takes it for a change by the user
+
+    Returns:
+        the values, as defaults of the inputs; empty where there is no such run
+    """
+    from clipcleaner_plugin.runs import list_runs
+
+    if ctx.dataset is None or key not in list_runs(ctx.dataset):
+        return {}
+    values = _values(ctx, ctx.dataset.get_brain_info(key).config)
+    for name, value in values.items():
+        ctx.params.setdefault(name, value)
+    return values
+
+
+def _values(ctx: foo.executor.ExecutionContext, config: CLIPCleanerConfig) -> dict[str, Any]:
+    basic = {"label_field": config.label_field, "alpha": config.alpha}
+    basic |= {"model": config.model, "pretrained": config.pretrained}
+    advanced = {name: getattr(config, name) for name in METHOD}
+    advanced |= {"class_prompts": config.prompts_file, **_embeddings(ctx, config)}
+    usual: dict[str, Any] = {**METHOD, "embeddings": COMPUTE, "store_embeddings": True}
+    differs = any(v is not None and v != usual.get(name) for name, v in advanced.items())
+    given = {name: value for name, value in {**basic, **advanced}.items() if value is not None}
+    return {**given, "advanced": differs}
+
+
+def _embeddings(ctx: foo.executor.ExecutionContext, config: CLIPCleanerConfig) -> dict[str, Any]:
+    """Where the embeddings come from and go to; arrays cannot be given again in a form."""
+    source = config.embeddings_source
+    if source is None:
+        stored = config.embeddings_field is not None or config.patches_field is not None
+        return {"embeddings": COMPUTE, "store_embeddings": stored}
+    field = layout_of(config).root + source
+    is_there = ctx.dataset.has_sample_field(field) or source in ctx.dataset.list_brain_runs()
+    if not is_there or config.text_source == "given":
+        return {}
+    return {"embeddings": source, "use_names": config.text_source == "model"}
