@@ -110,10 +110,7 @@ def test_the_review_actions_are_at_hand(noisy: fo.Dataset) -> None:
     assert list(panel.buttons("review")) == actions
     for action in actions:
         asked = panel.send("on_review", action=action)["prompt_user_for_operation"]
-        assert asked["operator_uri"] == uri(action) and asked["params"] == {
-            "key": "run",
-            "again": "run",
-        }
+        assert asked["operator_uri"] == uri(action) and asked["params"] == {"key": "run"}
     results.confirm_labels(results.mislabeled_view()[:2])
     results.confirm_labels(results.view("clean")[:3])
     panel.send("on_input")
@@ -271,10 +268,7 @@ def test_a_damaged_run_is_no_dead_end(noisy: fo.Dataset, fields: list[str], said
     assert said in panel.said("problem")
     assert panel.buttons("ways_out")["delete"] == "Delete run"
     asked = panel.send("on_delete")["prompt_user_for_operation"]
-    assert asked["operator_uri"] == uri("delete_run") and asked["params"] == {
-        "key": "run",
-        "again": "run",
-    }
+    assert asked["operator_uri"] == uri("delete_run") and asked["params"] == {"key": "run"}
 
 
 def test_a_run_that_did_not_finish_is_no_dead_end(noisy: fo.Dataset) -> None:
@@ -283,10 +277,8 @@ def test_a_run_that_did_not_finish_is_no_dead_end(noisy: fo.Dataset) -> None:
     panel = Panel(noisy)
     panel.send("on_load")
     assert "did not finish" in panel.said("problem")
-    assert panel.send("on_start")["prompt_user_for_operation"]["params"] == {
-        "key": "run",
-        "again": "run",
-    }
+    asked = panel.send("on_start")["prompt_user_for_operation"]
+    assert asked["params"] == {"key": "run", "again": "run"}
 
 
 # ---- the operator
