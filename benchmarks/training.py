@@ -69,7 +69,9 @@ class PlainImages(Dataset[Tensor]):
 
     def __init__(self, paths: tuple[str, ...], settings: Preset) -> None:
         self.paths = paths
-        self.resize = transforms.Resize(settings.resize)
+        sides = settings.resize
+        squash = settings.aspect == "squash"
+        self.resize = transforms.Resize((sides, sides) if squash else sides)
         self.augment = augmentation(settings)
         self.crop = transforms.CenterCrop(settings.image_size)
         normalize = transforms.Normalize(settings.mean, settings.std)

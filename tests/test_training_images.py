@@ -42,6 +42,20 @@ def test_an_image_is_read_as_rgb_of_its_size(tmp_path: Path) -> None:
     assert read_image(str(tmp_path / "a.png"), 4).shape == (4, 6, 3)
 
 
+def test_both_sides_may_be_squashed(tmp_path: Path) -> None:
+    columns = np.tile(np.arange(0, 240, 20, dtype=np.uint8)[None, :, None], (8, 1, 3))
+    path = save(tmp_path / "a.png", columns)
+    squashed = read_image(path, 8, squash=True)
+    assert squashed.shape == (8, 8, 3)
+    # From the first column to the last one: nothing is cut off
+    assert squashed[0, 0, 0] < 20 and squashed[0, -1, 0] > 200
+    plain = ImageSet([path], override(PRESETS["cifar10"], {"image_size": 8}))
+    preset = override(PRESETS["cifar10"], {"image_size": 8, "aspect": "squash"})
+    assert np.array_equal(plain[(0, NO_AUGMENTATION)][0][0, 0], columns[0, 2:10, 0])
+    found = ImageSet([path], preset)[(0, NO_AUGMENTATION)][0]
+    assert np.array_equal(found.permute(1, 2, 0).numpy(), squashed)
+
+
 def test_a_turned_image_is_read_upright(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying on its side: turn it clockwise by a quarter
@@ -105,6 +119,19 @@ def test_every_augmentation_gives_the_size(images: ImageSet, kind: str) -> None:
     drawn = [ImageSet(images.paths, preset)[(1, seed)][0] for seed in range(4)]
     assert {d.shape for d in drawn} == {(3, 32, 32)}
     assert torch.equal(drawn[0], drawn[1]) == (kind == "none")
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.08])
+def test_crops_of_a_part_are_brought_to_the_size(tmp_path: Path, scale: float) -> None:
+    columns = np.tile(np.arange(40, dtype=np.uint8)[None, :, None], (40, 1, 3))
+    values = {"resize": 40, "image_size": 32, "augmentation": "crop", "padding": 0}
+    preset = override(PRESETS["cifar10"], {**values, "crop_scale": scale})
+    images = ImageSet([save(tmp_path / "a.png", columns)], preset)
+    drawn = [images[(0, seed)][0] for seed in range(30)]
+    assert {d.shape for d in drawn} == {(3, 32, 32)}
+    widths = {int(d[0, 0, -1]) - int(d[0, 0, 0]) + 1 for d in drawn}
+    # A twelfth of the area, twice as high as wide, is 8 columns
+    assert widths == {32} if scale == 1 else min(widths) < 16 and max(widths) > 30
 
 
 def test_a_cache_changes_no_image(images: ImageSet) -> None:

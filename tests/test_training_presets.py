@@ -47,25 +47,29 @@ IMAGENET_NORM = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLOTHING_NORM = ((0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214))
 
 
-# Padding, augmentation, normalisation, weights to start from, samples of an epoch
+# Resized to, padding, augmentation, normalisation
 @pytest.mark.parametrize(
-    ("name", "padding", "augmentation", "norm", "weights", "epoch_samples"),
+    ("name", "resize", "padding", "augmentation", "norm"),
     [
-        ("cifar10", 4, "autoaugment-cifar10", CIFAR10_NORM, "", 0),
-        ("cifar100", 4, "autoaugment-cifar10", CIFAR100_NORM, "", 0),
-        ("cifar10-idn", 4, "autoaugment-cifar10", CIFAR10_NORM, "", 0),
-        ("animal10n", 8, "randaug", NO_NORM, "", 0),
-        ("red-mini-imagenet", 4, "autoaugment-cifar10", NO_NORM, "", 0),
-        ("webvision", 0, "autoaugment-imagenet", IMAGENET_NORM, "", 0),
-        ("clothing1m", 0, "autoaugment-imagenet", CLOTHING_NORM, "imagenet", 128_000),
+        ("cifar10", 32, 4, "autoaugment-cifar10", CIFAR10_NORM),
+        ("cifar100", 32, 4, "autoaugment-cifar10", CIFAR100_NORM),
+        ("cifar10-idn", 32, 4, "autoaugment-cifar10", CIFAR10_NORM),
+        ("animal10n", 64, 8, "randaug", NO_NORM),
+        ("red-mini-imagenet", 32, 4, "autoaugment-cifar10", NO_NORM),
+        ("webvision", 320, 0, "autoaugment-imagenet", IMAGENET_NORM),
+        ("clothing1m", 256, 0, "autoaugment-imagenet", CLOTHING_NORM),
     ],
 )
 def test_presets_see_images_as_the_paper_does(
-    name: str, padding: int, augmentation: str, norm: object, weights: str, epoch_samples: int
+    name: str, resize: int, padding: int, augmentation: str, norm: object
 ) -> None:
     p = PRESETS[name]
-    assert (p.padding, p.augmentation, (p.mean, p.std)) == (padding, augmentation, norm)
-    assert (p.weights, p.epoch_samples) == (weights, epoch_samples)
+    assert (p.resize, p.padding, p.augmentation) == (resize, padding, augmentation)
+    assert (p.mean, p.std) == norm
+    assert p.aspect == ("squash" if name == "red-mini-imagenet" else "keep")
+    assert p.crop_scale == (0.08 if name == "webvision" else 1)
+    clothing = name == "clothing1m"
+    assert (p.weights, p.epoch_samples) == (("imagenet", 128_000) if clothing else ("", 0))
     assert p.network != "vgg19-bn" or p.dropout == 0.2
 
 
@@ -105,6 +109,8 @@ def test_resizing_follows_the_image_size() -> None:
         "--theta-r 1.1",
         "--dropout 1",
         "--augmentation mirror",
+        "--aspect stretch",
+        "--crop-scale 0",
         "--image-size 64 --resize 32",
         "--std 0 1 1",
         "--mean 0.5",

@@ -32,12 +32,13 @@ class ImageReadError(ValueError):
     """An image file that cannot be used; the text names the path and the reason."""
 
 
-def read_image(path: str, resize: int) -> np.ndarray:
+def read_image(path: str, resize: int, squash: bool = False) -> np.ndarray:
     """Reads an image upright, as RGB, its shorter side scaled to a length.
 
     Args:
         path: the file
         resize: pixels of the shorter side
+        squash: whether the longer side gets that length too
 
     Returns:
         (h, w, 3) uint8, min(h, w) = ``resize``
@@ -54,9 +55,10 @@ def read_image(path: str, resize: int) -> np.ndarray:
         short, long = sorted(image.size)
         if long > _MAX_ASPECT_RATIO * short:
             raise ImageReadError(f"{path}: {image.width} x {image.height} is too elongated")
-        if short != resize:
-            size = [max(resize, round(side * resize / short)) for side in image.size]
-            image = image.resize((size[0], size[1]), Image.Resampling.BILINEAR)
+        width, height = (max(resize, round(side * resize / short)) for side in image.size)
+        size = (resize, resize) if squash else (width, height)
+        if size != image.size:
+            image = image.resize(size, Image.Resampling.BILINEAR)
         return np.asarray(image)
     except ImageReadError:
         raise
@@ -85,6 +87,8 @@ def augmentation(preset: Preset) -> transforms.Compose:
     if kind == "none":
         return transforms.Compose([transforms.CenterCrop(size)])
     steps: list[object] = [transforms.RandomCrop(size, padding=preset.padding or None)]
+    if preset.crop_scale < 1:
+        steps = [transforms.RandomResizedCrop(size, scale=(preset.crop_scale, 1))]
     if kind != "crop":
         steps.append(transforms.RandomHorizontalFlip())
     if kind.startswith("autoaugment"):
@@ -111,6 +115,7 @@ class ImageSet(Dataset[tuple[Tensor, bool]]):
         """
         self.paths = paths
         self.size, self.resize = preset.image_size, preset.resize
+        self.squash = preset.aspect == "squash"
         self.augment = augmentation(preset)
         self.cache: list[np.ndarray | None] | None = None
 
@@ -140,7 +145,7 @@ class ImageSet(Dataset[tuple[Tensor, bool]]):
 
     def _read(self, index: int) -> np.ndarray | None:
         try:
-            return read_image(self.paths[index], self.resize)
+            return read_image(self.paths[index], self.resize, self.squash)
         except ImageReadError:
             return None
 
@@ -163,7 +168,7 @@ class ImageSet(Dataset[tuple[Tensor, bool]]):
     def reason(self, index: int) -> str:
         """Returns in words why an image cannot be read, path included."""
         try:
-            read_image(self.paths[index], self.resize)
+            read_image(self.paths[index], self.resize, self.squash)
         except ImageReadError as err:
             return str(err)
         return f"{self.paths[index]}: could not be read before, now it can"

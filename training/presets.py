@@ -1,8 +1,7 @@
 """The settings of the experiments in the paper, as a table; and ``auto`` for any other bundle.
 
 Source: Feng, Tzimiropoulos, Patras, "CLIPCleaner", ACM MM 2024, arXiv 2408.10012, and its reference
-implementation. What they leave open (how images larger than 32 px are cropped) is as in DivideMix
-(Li, Socher, Hoi, ICLR 2020, arXiv 2002.07394), from which those experiments come.
+implementation.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+ASPECTS = ("keep", "squash")
 AUGMENTATIONS = ("none", "crop", "flip", "autoaugment-cifar10", "autoaugment-imagenet", "randaug")
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -25,8 +25,12 @@ class Preset:
 
     network: str = _option("preact-resnet18", "architecture: see networks.py")
     image_size: int = _option(32, "pixels a side that the network sees")
-    resize: int = _option(32, "pixels to which the shorter side of an image is brought before that")
-    padding: int = _option(4, "pixels added at each side before the random crop")
+    resize: int = _option(32, "pixels to which the shorter side of an image is brought first")
+    aspect: str = _option("keep", "'keep' the shape of images, or 'squash' both sides to 'resize'")
+    crop_scale: float = _option(
+        1.0, "below 1: random crops take this share of the area or more, brought to image-size"
+    )
+    padding: int = _option(4, "pixels added at each side before a crop of fixed size")
     augmentation: str = _option("autoaugment-cifar10", "; ".join(AUGMENTATIONS))
     mean: tuple[float, ...] = _option((0.4914, 0.4822, 0.4465), "mean of the channels, in 0..1")
     std: tuple[float, ...] = _option((0.2023, 0.1994, 0.2010), "their standard deviation")
@@ -68,6 +72,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "red-mini-imagenet": replace(
         _CIFAR10,
+        aspect="squash",
         mean=(0.0, 0.0, 0.0),
         std=(1.0, 1.0, 1.0),
         batch_size=64,
@@ -79,6 +84,7 @@ PRESETS: dict[str, Preset] = {
         network="inception-resnet-v2",
         image_size=299,
         resize=320,
+        crop_scale=0.08,
         batch_size=64,
         epochs=150,
         milestones=(80, 120),
@@ -169,6 +175,7 @@ def override(preset: Preset, values: dict[str, Any]) -> Preset:
 # Field → (smallest, largest, the smallest itself is refused)
 _LIMITS: dict[str, tuple[float, float, bool]] = {
     "image_size": (1, 4096, False),
+    "crop_scale": (0, 1, True),
     "padding": (0, 1024, False),
     "dropout": (0, 0.99, False),
     "epochs": (1, 1_000_000, False),
@@ -194,11 +201,11 @@ def _check(preset: Preset) -> None:
             f"--resize {preset.resize} is less than --image-size {preset.image_size}: "
             "images would not fill the crop"
         )
-    if preset.augmentation not in AUGMENTATIONS:
-        raise ValueError(
-            f"--augmentation {preset.augmentation!r} is unknown: choose from "
-            f"{', '.join(AUGMENTATIONS)}"
-        )
+    for name, choices in (("augmentation", AUGMENTATIONS), ("aspect", ASPECTS)):
+        if getattr(preset, name) not in choices:
+            raise ValueError(
+                f"--{name} {getattr(preset, name)!r} is unknown: choose from {', '.join(choices)}"
+            )
     if len(preset.mean) != 3 or len(preset.std) != 3 or min(preset.std) <= 0:
         raise ValueError("--mean and --std take three numbers each, those of --std above 0")
     if any(m < 0 for m in preset.milestones):
