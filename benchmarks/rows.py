@@ -74,6 +74,7 @@ def _synthetic(data: str, kind: str, percent: int) -> Row:
 
 
 _CIFAR10N = Row("CIFAR-10N", preset="cifar10")
+_WEBVISION = Row("mini-WebVision", ("webvision", None), preset="webvision", theta_cons=1.0)
 
 # Little enough for a CPU: a small network on images of 16 pixels
 _CPU = ("--device", "cpu", "--workers", "0")
@@ -129,7 +130,12 @@ ROWS: dict[str, Row] = {
         )
         for p in (20, 40, 60, 80)
     },
-    "webvision": Row("mini-WebVision", ("webvision", None), preset="webvision", theta_cons=1.0),
+    "webvision": _WEBVISION,
+    "webvision-ilsvrc12": replace(
+        _WEBVISION,
+        about="mini-WebVision, tested on the same classes of ILSVRC12",
+        data=("webvision-ilsvrc12", None),
+    ),
     "clothing1m": Row("Clothing1M", ("clothing1m", None), preset="clothing1m", val=0.0),
     "cifar10n-worse-small": Row(
         f"{small.TRAIN:,} training and {small.TEST:,} test images of CIFAR-10, CIFAR-10N's labels "

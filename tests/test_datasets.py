@@ -223,6 +223,37 @@ def test_webvision_has_the_first_50_classes(
     ]
 
 
+def test_webvision_tested_on_ilsvrc12(tmp_path: Path, load: Callable[..., fo.Dataset]) -> None:
+    write_list(tmp_path / "info" / "train_filelist_google.txt", "google/q0001/a.jpg 49")
+    write_list(tmp_path / "info" / "val_filelist.txt", "val000001.jpg 1")
+    for synset in classes.WEBVISION50_SYNSETS:
+        (tmp_path / "imagenet_val" / synset).mkdir(parents=True)
+    images = ["n01443537/ILSVRC2012_val_00000262.JPEG", "n01697457/ILSVRC2012_val_00000001.JPEG"]
+    for image in [*images, "n01698640/ILSVRC2012_val_00000002.JPEG"]:  # the last of class 50
+        write_image(tmp_path / "imagenet_val" / image)
+    dataset = load("webvision-ilsvrc12", tmp_path)
+    assert rows(dataset) == [
+        ("African crocodile", None, "train"),
+        ("goldfish", "goldfish", "test"),
+        ("African crocodile", "African crocodile", "test"),
+    ]
+    tested = dataset.match_tags("test").values("filepath")
+    assert tested == [str(tmp_path / "imagenet_val" / image) for image in images]
+    (tmp_path / "imagenet_val" / "n01440764").rmdir()
+    with pytest.raises(LayoutError, match=r"n01440764 is not there: .* images of tench"):
+        load("webvision-ilsvrc12", tmp_path)
+
+
+def test_imagenets_folders_are_in_the_order_of_the_classes() -> None:
+    """Against the lists that timm comes with."""
+    info = pytest.importorskip("timm.data").ImageNetInfo()
+    found = [info.index_to_label_name(k) for k in range(50)]
+    assert found == list(classes.WEBVISION50_SYNSETS)
+    described = [info.index_to_description(k) for k in range(50)]
+    for name, text in zip(classes.WEBVISION50, described, strict=True):
+        assert name.split()[-1].lower() in text.lower(), (name, text)
+
+
 @pytest.mark.parametrize("folder", [".", "annotations"])
 def test_clothing1m(tmp_path: Path, load: Callable[..., fo.Dataset], folder: str) -> None:
     lists = tmp_path / folder

@@ -57,6 +57,7 @@ DATASETS = {
         ("0.4", "0.0", "0.05", "0.1", "0.15", "0.2", "0.3", "0.5", "0.6", "0.8"),
     ),
     "webvision": _DataSet(listed.webvision, "webvision.json"),
+    "webvision-ilsvrc12": _DataSet(listed.webvision_ilsvrc12, "webvision.json"),
     "clothing1m": _DataSet(listed.clothing1m, "clothing1m.json"),
 }
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .cifar import Progress
-from .classes import ANIMAL10N, CLOTHING1M, MINI_IMAGENET, WEBVISION50
+from .classes import ANIMAL10N, CLOTHING1M, MINI_IMAGENET, WEBVISION50, WEBVISION50_SYNSETS
 from .rows import LayoutError, Source, class_name, inside, need
 
 # ImageNet's own images are called by synset and number: those of the web are not
@@ -64,18 +64,33 @@ def webvision(root: Path, variant: str | None, progress: Progress) -> Source:
     The lists are ``info/train_filelist_google.txt`` and ``info/val_filelist.txt``; images of the
     latter lie in ``val_images_256``.
     """
-    rows = []
-    for name, folder, split in (
-        ("train_filelist_google.txt", "", "train"),
-        ("val_filelist.txt", "val_images_256/", "test"),
-    ):
-        path = need(root / "info" / name, "a list of WebVision 1.0")
-        for where, image, number in _listed(path):
-            if not number.isdigit() or int(number) >= len(WEBVISION50):
-                continue  # one of the other 950 classes
-            label = class_name(WEBVISION50, number, where)
-            rows.append((inside(root, folder + image, where), label, split))
+    train = _webvision50(root, "train_filelist_google.txt", "", "train")
+    return _source(
+        WEBVISION50, train + _webvision50(root, "val_filelist.txt", "val_images_256/", "test")
+    )
+
+
+def webvision_ilsvrc12(root: Path, variant: str | None, progress: Progress) -> Source:
+    """Reads the same training images, and to test on those classes of ImageNet's validation set.
+
+    These lie in ``imagenet_val/SYNSET``.
+    """
+    rows = _webvision50(root, "train_filelist_google.txt", "", "train")
+    for label, synset in zip(WEBVISION50, WEBVISION50_SYNSETS, strict=True):
+        folder = need(root / "imagenet_val" / synset, f"ImageNet's validation images of {label}")
+        for path in sorted(folder.iterdir()):
+            if not path.name.startswith(".") and path.is_file():
+                rows.append((str(path), label, "test"))
     return _source(WEBVISION50, rows)
+
+
+def _webvision50(root: Path, name: str, folder: str, split: str) -> list[tuple[str, str, str]]:
+    path = need(root / "info" / name, "a list of WebVision 1.0")
+    return [
+        (inside(root, folder + image, where), class_name(WEBVISION50, number, where), split)
+        for where, image, number in _listed(path)
+        if number.isdigit() and int(number) < len(WEBVISION50)  # not of the other 950 classes
+    ]
 
 
 def clothing1m(root: Path, variant: str | None, progress: Progress) -> Source:
