@@ -307,7 +307,7 @@ def test_errors_reach_people_in_words(tmp_path: Path, capsys: pytest.CaptureFixt
     folder = make_bundle(tmp_path / "b", train=20, val=2, test=2)
     (tmp_path / "file").write_text("")
     assert program.main([str(folder), "--device", "cpu", "--out", str(tmp_path / "file")]) == 1
-    assert "error:" in capsys.readouterr().err
+    assert "the same command goes on from the newest checkpoint" in capsys.readouterr().err
     assert program.main([str(folder), "--network", "x", "--device", "cpu"]) == 1
     assert "'x' is unknown" in capsys.readouterr().err
 

@@ -310,8 +310,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {str(err).split('.')[0]}: give a smaller --batch-size", file=sys.stderr)
     except OSError as err:
         print(
-            f"error: {err}. The newest checkpoint is still whole: once this is mended, the same "
-            "command goes on from it",
+            f"error: {err}. Once this is mended, the same command goes on from the newest "
+            "checkpoint, if one was written: it is whole",
             file=sys.stderr,
         )
     except (ValueError, RuntimeError) as err:
