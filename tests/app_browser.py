@@ -20,7 +20,7 @@ from ports import free_port
 
 if TYPE_CHECKING:
     import fiftyone as fo
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Locator, Page, Request
 
     # What the fixture ``app`` is: opens the App on a dataset
     App = Callable[[fo.Dataset], AbstractContextManager[Page]]
@@ -34,8 +34,18 @@ import sys, fiftyone as fo
 dataset = fo.load_dataset(sys.argv[1])
 fo.launch_app(dataset, remote=True, port=int(sys.argv[2]), address="127.0.0.1").wait(-1)
 """
+# Two frames: React has drawn what came, and asked for what it needs next
+_TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+# A click counts only where plotly knows the point, and someone listens
+_HOVERED = """mark => {
+    const plot = mark.closest('.js-plotly-plot')
+    return plot._hoverdata?.length > 0 && plot._ev?.listeners('plotly_click').length > 0
+}"""
 _PICTURE_BYTES = 400_000  # those of photos are larger, and get a palette of 256 colors
 _TIMEOUT = 240  # seconds; every step is polled, so that only a failure takes as long
+
+# Of each open page: the calls of operators and panels that have no answer yet
+_unanswered: dict[Page, set[Request]] = {}
 
 
 @contextlib.contextmanager
@@ -93,6 +103,7 @@ def open_page(address: str, chromium: str, failure: Path) -> Iterator[Page]:
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(1000 * _TIMEOUT)
         page.route("**/*", lambda r: r.continue_() if local(r.request.url) else r.abort())
+        _watch_calls(page)
         # An advertisement that comes sooner or later, or never, and lies above the buttons
         page.add_locator_handler(page.get_by_text("Dismiss", exact=True), lambda ad: ad.click())
         page.goto(address)
@@ -104,7 +115,30 @@ def open_page(address: str, chromium: str, failure: Path) -> Iterator[Page]:
             print(f"the page as it was: {failure}")
             raise
         finally:
+            del _unanswered[page]
             browser.close()
+
+
+def _watch_calls(page: Page) -> None:
+    calls = _unanswered[page] = set()
+    page.on("request", lambda call: calls.add(call) if "/operators/execute" in call.url else None)
+    page.on("requestfinished", lambda call: calls.discard(call))
+    page.on("requestfailed", lambda call: calls.discard(call))
+
+
+def settle(page: Page) -> None:
+    """Waits until operators and panels have answered, and the page asks them nothing more.
+
+    What an answer draws anew loses the mouse that is upon it.
+    """
+
+    def is_settled() -> bool:
+        if _unanswered[page]:
+            return False
+        page.evaluate(_TWO_FRAMES)
+        return not _unanswered[page]
+
+    wait_until(is_settled, "the answers of operators and panels", page)
 
 
 def open_operator(page: Page, label: str) -> Locator:
@@ -171,11 +205,37 @@ def wait_until(condition: Callable[[], bool], what: str, page: Page) -> None:
 
 def click_at(page: Page, target: Locator) -> None:
     """Clicks the middle of a mark in a plot, which lies below plotly's own mouse layer."""
-    box = target.bounding_box()
-    assert box is not None
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.wait_for_timeout(300)  # plotly finds out what it is over
+    _click_plot(page, target, target, target)
+
+
+def _click_plot(page: Page, mark: Locator, column: Locator, row: Locator) -> None:
+    """Clicks a plot where the middles of two marks cross, once it says that the mouse is upon it.
+
+    Args:
+        page: the page
+        mark: any part of the plot
+        column, row: marks at the same x and y as the point to click
+    """
+    boxes: list[Any] = []
+
+    def has_found_its_place() -> bool:
+        nonlocal boxes
+        before, boxes = boxes, [column.bounding_box(), row.bounding_box()]
+        page.evaluate(_TWO_FRAMES)
+        return None not in boxes and boxes == before
+
+    settle(page)
+    wait_until(has_found_its_place, "a plot has found its place", page)
+    x = boxes[0]["x"] + boxes[0]["width"] / 2
+    y = boxes[1]["y"] + boxes[1]["height"] / 2
+
+    def is_hovered() -> bool:
+        page.mouse.move(5, 5)
+        page.mouse.move(x, y)
+        page.evaluate(_TWO_FRAMES)
+        return bool(mark.evaluate(_HOVERED))
+
+    wait_until(is_hovered, "the plot knows what the mouse is upon", page)
     page.mouse.down()
     page.mouse.up()
 
@@ -234,21 +294,11 @@ def close_sample(page: Page) -> None:
 
 def click_cell(page: Page, panel: Locator, given: str, suggested: str) -> None:
     """Clicks a cell of the heat map, which is one picture: its place follows from the ticks."""
-    panel.locator("g.heatmaplayer image").wait_for()
-    ticks = [
+    image = panel.locator("g.heatmaplayer image")
+    image.wait_for()
+    _click_plot(
+        page,
+        image,
         panel.locator("g.xtick text", has_text=suggested),
         panel.locator("g.ytick text", has_text=given),
-    ]
-    boxes: list[Any] = []
-
-    def settled() -> bool:
-        nonlocal boxes
-        before, boxes = boxes, [tick.bounding_box() for tick in ticks]
-        return None not in boxes and boxes == before
-
-    wait_until(settled, "the ticks of the heat map have found their place", page)
-    column, row = boxes
-    page.mouse.move(column["x"] + column["width"] / 2, row["y"] + row["height"] / 2)
-    page.wait_for_timeout(300)
-    page.mouse.down()
-    page.mouse.up()
+    )

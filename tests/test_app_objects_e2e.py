@@ -17,6 +17,7 @@ from app_browser import (
     field,
     open_form,
     open_operator,
+    open_review,
     open_sample,
     select,
     submit,
@@ -84,21 +85,42 @@ def test_objects_are_found_and_reviewed(digits_in_boxes: fo.Dataset, app: App) -
         wait_for_count(page, len(ids) - 1)
         assert decisions(dataset) == {**before, ids[0]: (before[ids[0]][0], "confirmed")}
 
+        panel = page.locator('[data-cy="panel-content-clipcleaner"]')
         select(page, 0)
-        form = open_operator(page, "Accept suggested labels")
+        form = open_review(page, panel, "Accept suggestions")
         form.get_by_text("1 selected object").wait_for()
         submit(form, "Relabel")
         page.get_by_text("1 object relabeled").first.wait_for()
         wait_for_count(page, len(ids) - 2)
         assert decisions(dataset)[ids[1]] == (suggested[1], "relabeled")
 
-        for _ in range(2):
-            form = open_operator(page, "Undo CLIPCleaner review")
+        select(page, 0)
+        form = open_review(page, panel, "Drop")
+        form.get_by_text("1 selected object").wait_for()
+        submit(form, "Drop")
+        page.get_by_text("1 object dropped").first.wait_for()
+        wait_for_count(page, len(ids) - 3)
+        panel.get_by_text(f"{len(ids) - 3} of 200 labels still look wrong").wait_for()
+        assert decisions(dataset)[ids[2]] == (before[ids[2]][0], "dropped")
+
+        for _ in range(3):
+            form = open_review(page, panel, "Undo")
             form.get_by_text("will be as before").wait_for()
             submit(form, "Undo")
             form.wait_for(state="detached")
         wait_for_count(page, len(ids))
         assert decisions(dataset) == before
+
+        # Applied again from the patches in the grid: about the dataset, with the same model
+        form = open_operator(page, "Apply CLIPCleaner")
+        form.get_by_text("whatever patches the grid shows").wait_for()
+        form.get_by_text("200 objects, 0 embeddings to compute").wait_for()
+        made_at = dataset.get_brain_info("clipcleaner").timestamp
+        submit(form)
+        page.get_by_role("button", name="Done").click()
+        dataset.reload()
+        assert dataset.get_brain_info("clipcleaner").timestamp > made_at
+        assert cc.load_results(dataset).record["samples"] == 200
 
 
 def enlarge(page: Page) -> None:

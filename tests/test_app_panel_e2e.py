@@ -26,6 +26,7 @@ from app_browser import (
     grid_count,
     open_operator,
     open_panel,
+    settle,
     submit,
     take_picture,
     wait_for_count,
@@ -55,9 +56,10 @@ def verdicts(dataset: fo.Dataset) -> list[str]:
     return dataset.values("clipcleaner_verdict")
 
 
-def slide(panel: Locator, place: int, share: float) -> None:
+def slide(page: Page, panel: Locator, place: int, share: float) -> None:
     slider = panel.locator(".MuiSlider-root").nth(place)
     slider.wait_for()
+    settle(page)
     box = slider.bounding_box()
     assert box is not None
     slider.click(position={"x": share * box["width"], "y": box["height"] / 2})
@@ -120,12 +122,8 @@ def test_thresholds_are_tried_applied_and_taken_back(
         panel.get_by_role("tab", name="Thresholds").click()
         preview = panel.get_by_text(re.compile("→.*clean"))
 
-        def is_previewed() -> bool:
-            slide(panel, 2, 0.99)  # again, where the panel was drawn anew under the mouse
-            page.wait_for_timeout(2000)
-            return preview.count() > 0
-
-        wait_until(is_previewed, "the preview of a slider that was moved", page)
+        slide(page, panel, 2, 0.99)
+        preview.wait_for()
         promised = re.search(r"clean [\d,]+ → ([\d,]+)", preview.inner_text())
         assert promised is not None
         take_picture(page, "app-panel-thresholds")
