@@ -149,11 +149,11 @@ def _input_run(
         return
     if holds_objects(samples, label_field):
         input_padding(inputs, earlier.get("alpha"))
-    add_class_notes(inputs, samples, label_field, ctx.params)
+    classes = add_class_notes(inputs, samples, label_field, ctx.params)
     input_model(ctx, inputs, earlier.get("model"), earlier.get("pretrained"))
     _input_key(ctx, inputs)
     input_advanced(ctx, inputs, samples, label_field, earlier)
-    input_cost(ctx, inputs, samples, label_field)
+    input_cost(ctx, inputs, samples, label_field, classes)
 
 
 def _input_key(ctx: foo.executor.ExecutionContext, inputs: types.Object) -> None:

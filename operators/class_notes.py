@@ -19,8 +19,8 @@ _last: Last[dict[str | None, int]] = Last()
 
 def add_class_notes(
     inputs: types.Object, samples: SampleCollection, label_field: str, params: Mapping[str, Any]
-) -> None:
-    """Says how many classes there are, and warns of lists that do not fit."""
+) -> int:
+    """Warns of class lists that do not fit, and returns the number of classes."""
     from clipcleaner_plugin.class_list import class_list_warnings
 
     counts = _label_counts(samples, label_field)
@@ -29,6 +29,7 @@ def add_class_notes(
     with_names = (computed or params.get("use_names", True)) and not params.get("class_prompts")
     for i, warning in enumerate(class_list_warnings(counts, with_names)):
         inputs.view(f"class_note_{i}", types.Warning(label=warning))
+    return sum(name is not None for name in counts)
 
 
 def _label_counts(samples: SampleCollection, label_field: str) -> dict[str | None, int]:

@@ -12,6 +12,7 @@ from fiftyone.core.collections import SampleCollection
 from clipcleaner_plugin.layout import Layout, field_layout
 from clipcleaner_plugin.model_names import TINY_CLIP
 from clipcleaner_plugin.review_log import samples_text
+from clipcleaner_plugin.rough_times import guess_scoring, guess_speed
 
 from .forms import block
 from .options import COMPUTE, in_force, library_options, needs_tag
@@ -19,6 +20,8 @@ from .options import COMPUTE, in_force, library_options, needs_tag
 # Beyond these, comparing ids with the store takes longer than one waits for a form
 _COUNTED_SAMPLES = 20_000
 _COUNTED_VECTORS = 100_000
+_LONG = 10  # seconds
+_USUAL_DIM = 512  # of vectors that are given, which nobody has looked at yet
 
 
 def input_cost(
@@ -26,21 +29,30 @@ def input_cost(
     inputs: types.Object,
     samples: SampleCollection,
     field: str | None,
+    classes: int = 0,
 ) -> None:
-    """Adds a line with the number of samples or objects, of missing embeddings, and the device.
+    """Adds a line with samples or objects, missing embeddings, the device, and a rough time.
 
     Blocks the form where there is no such model. A server's first form waits a few seconds for the
     model library; the run would wait for it anyway.
+
+    Args:
+        ctx, inputs: of the form
+        samples: what is worked on
+        field: the label field of a run, or the field of the objects to embed; None = samples
+        classes (0): how many the run compares; 0 = it is no run
     """
     layout = field_layout(samples, field or "")
     n = samples.count(layout.array) if layout.objects else samples.count()
     facts = [samples_text(n, layout.unit)]
     if in_force(ctx.params).get("embeddings", COMPUTE) == COMPUTE:
         try:
-            facts += _work(samples, layout, n, library_options(ctx))
+            facts += _work(samples, layout, n, library_options(ctx), classes)
         except ValueError as error:
             block(inputs, "This model cannot be used", str(error))
             return
+    else:
+        facts += _rough_time(0, None, guess_scoring(n, _USUAL_DIM, classes, _device({})))
     notice = types.Notice(
         label=", ".join(facts),
         description="Closing or reloading the page stops a run; what is computed by then is kept",
@@ -48,27 +60,36 @@ def input_cost(
     inputs.view("cost", notice)
 
 
-def _work(samples: SampleCollection, layout: Layout, n: int, options: dict[str, Any]) -> list[str]:
+def _work(
+    samples: SampleCollection, layout: Layout, n: int, options: dict[str, Any], classes: int
+) -> list[str]:
     """What there is to compute, where, and how long it takes, as far as that can be said."""
     device = _device(options)
     if not _names_itself(options):
         return [f"on {device}"]
-    from clipcleaner_plugin.models import model_identity
+    from clipcleaner_plugin.model_source import resolve
     from clipcleaner_plugin.speeds import known_speed
 
-    identity = model_identity(
-        options["model"], options["pretrained"], preprocess=options.get("preprocess")
-    )
-    facts = [f"on {device}"]
-    missing, exact = _missing(samples, layout, n, identity)
+    source = resolve(options["model"], options["pretrained"], options.get("preprocess"))
+    missing, exact = _missing(samples, layout, n, source.identity)
     if missing is None:
-        return facts
+        return [f"on {device}"]
     words = samples_text(missing, "embedding")
-    facts.insert(0, f"{'' if exact else 'about '}{words} to compute")
-    speed = known_speed(identity, device)
+    facts = [f"{'' if exact else 'about '}{words} to compute", f"on {device}"]
+    scoring = guess_scoring(n, source.config["embed_dim"], classes, device) if classes else 0.0
+    speed = known_speed(source.identity, device)
     if speed is not None and missing:
-        facts.append(f"about {duration(missing / speed)} at the speed of the last run")
-    return facts
+        time = duration(missing / speed + scoring)
+        return [*facts, f"about {time} at the speed of the last run"]
+    return facts + _rough_time(missing, guess_speed(source.config["vision_cfg"], device), scoring)
+
+
+def _rough_time(missing: int, speed: float | None, scoring: float) -> list[str]:
+    """A guess in words; nothing where a part is unknown, or all is done in a moment."""
+    if missing and speed is None:
+        return []
+    seconds = scoring + (missing / speed if speed else 0.0)
+    return [f"roughly {duration(seconds)}"] if missing or seconds >= _LONG else []
 
 
 def duration(seconds: float) -> str:
