@@ -12,6 +12,7 @@ from boxed import Boxed
 from noisy_features import Noisy
 
 import clipcleaner_plugin as cc
+from benchmarks import panel as panel_benchmark
 from clipcleaner_plugin import fields, kept_statistics, review_update
 from clipcleaner_plugin.kept_statistics import count_again, following, recent_statistics
 from clipcleaner_plugin.memory import content_state
@@ -255,3 +256,9 @@ def test_what_is_too_large_for_the_database_is_counted(
     forget()
     found = recent_statistics(results)
     assert found.current and asdict(found.statistics) == counted(results)
+
+
+def test_the_benchmark_of_the_panel_still_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert panel_benchmark.main(["--count", str(panel_benchmark.SEED + 500)]) == 0
+    said = capsys.readouterr().out
+    assert "2,500 samples" in said and said.count("\n| ") == 13, "a head and twelve times"
