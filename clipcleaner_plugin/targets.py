@@ -79,6 +79,15 @@ def check_images(samples: SampleCollection) -> None:
         )
 
 
+def unfit_labels(samples: SampleCollection) -> list[str]:
+    """Says of every field of labels that cannot be examined why, and what to do."""
+    return [
+        f"{name!r} holds {kind.__name__}: {hint}"
+        for kind, hint in _HINTS.items()
+        for name in sorted(samples.get_field_schema(embedded_doc_type=kind))
+    ]
+
+
 def check_label_field(samples: SampleCollection, label_field: str) -> None:
     """Raises ValueError unless ``label_field`` is a Classification field of ``samples``."""
     _check_type(samples, label_field, "label_field", (fo.Classification,))

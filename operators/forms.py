@@ -90,14 +90,15 @@ def input_label_field(
         the chosen field, None where there is none
     """
     from clipcleaner_plugin.layout import field_layout
-    from clipcleaner_plugin.targets import check_stored_labels
+    from clipcleaner_plugin.targets import check_stored_labels, unfit_labels
 
     fields = label_fields(samples)
     if not fields:
+        needed = "CLIPCleaner examines a Classification or a Detections field; add one first"
         block(
             inputs,
-            "This dataset has no classification labels and no boxes",
-            "CLIPCleaner examines a Classification or a Detections field; add one first",
+            "This dataset has no labels to examine",
+            ". ".join([needed, *unfit_labels(samples)]),
         )
         return None
     default = next((name for name in (proposed, "ground_truth") if name in fields), fields[0])

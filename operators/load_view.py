@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Any
 
 import fiftyone as fo
@@ -9,7 +10,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 from fiftyone.core.collections import SampleCollection
 
-from .forms import block, run_form, suggestions
+from .forms import block, invalidate, run_form, suggestions
 from .showing import ALL, run_view, show_samples
 
 ICON = "/assets/verdicts.svg"
@@ -90,10 +91,17 @@ def _input_choice(ctx: foo.executor.ExecutionContext, inputs: types.Object, key:
         label=f"{unit.capitalize()}s to show",
         view=view,
     )
+    classes = results.record["classes"]
+    known = {*classes, *recent.statistics.classes}  # labels that were edited since, too
     for name, label in (("given", "Given label"), ("suggested", "Suggested label")):
-        inputs.str(
+        prop = inputs.str(
             name,
             label=f"{label} (any)",
             description=f"Only {unit}s with this label",
-            view=suggestions(results.record["classes"]),
+            view=suggestions(classes),
         )
+        typed = ctx.params.get(name)
+        if typed and typed not in known:
+            close = get_close_matches(typed, known, n=3)
+            hint = f"; close ones: {', '.join(close)}" if close else ""
+            invalidate(prop, f"The run knows no label {typed!r}{hint}")

@@ -55,11 +55,14 @@ def run_state(ctx: foo.executor.ExecutionContext) -> RunState:
         return RunState([], None, problem="No dataset is open.", can_start=False)
     from clipcleaner_plugin.kept_statistics import recent_statistics
     from clipcleaner_plugin.runs import list_runs, load_results
+    from clipcleaner_plugin.targets import unfit_labels
 
     keys, key = sorted(list_runs(ctx.dataset)), current_run(ctx)
     if key is None:
         if not label_fields(ctx.dataset):
-            return RunState(keys, None, problem=_NO_LABELS, can_start=False)
+            unfit = (f"* {text}" for text in unfit_labels(ctx.dataset))
+            problem = "\n".join([_NO_LABELS, *unfit])
+            return RunState(keys, None, problem=problem, can_start=False)
         return RunState(keys, None, problem=_NO_RUN)
     try:
         results = load_results(ctx.dataset, key)
@@ -94,7 +97,7 @@ def _problem(ctx: foo.executor.ExecutionContext, key: str) -> str:
 
 
 _NO_LABELS = """
-**This dataset has no classification labels and no boxes.** CLIPCleaner examines the labels of a
+**This dataset has no labels to examine.** CLIPCleaner examines the labels of a
 `Classification` field, one label an image, or of the boxes of a `Detections` field. Add one first.
 """
 _NO_RUN = """

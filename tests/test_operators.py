@@ -120,9 +120,12 @@ def test_the_form_offers_fields_of_labels_and_of_boxes_only(digits: fo.Dataset) 
 def test_without_labels_the_form_says_so_and_cannot_be_executed(digits: fo.Dataset) -> None:
     digits.delete_sample_fields(["ground_truth", "objects", "trusted"])
     blocked = form("apply_clipcleaner", digits)["blocked"]
-    assert blocked["invalid"] and "no classification labels" in blocked["view"]["label"]
-    with pytest.raises(ExecutionError, match="no classification labels"):
+    assert blocked["invalid"] and "no labels to examine" in blocked["view"]["label"]
+    with pytest.raises(ExecutionError, match="no labels to examine"):
         apply(digits)
+    digits.add_sample_field("topics", fo.EmbeddedDocumentField, fo.Classifications)
+    said = form("apply_clipcleaner", digits)["blocked"]["view"]["description"]
+    assert "'topics' holds Classifications: where an image has several labels" in said
 
 
 @pytest.mark.parametrize("name", ["apply_clipcleaner", "compute_embeddings"])
@@ -332,6 +335,9 @@ def test_one_pair_of_labels_can_be_loaded(digits: fo.Dataset) -> None:
     assert len(found) == n
     assert set(found.values("ground_truth.label")) == {given}
     assert set(found.values("run_suggestion.label")) == {suggested}
+    assert not form("load_view", digits, **params)["given"]["invalid"]
+    typed = form("load_view", digits, **{**params, "given": "sevn"})["given"]
+    assert typed["invalid"] and "no label 'sevn'; close ones: seven" in typed["error_message"]
 
 
 def test_operators_on_runs_say_that_there_is_none(digits: fo.Dataset) -> None:

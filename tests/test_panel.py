@@ -247,9 +247,11 @@ def test_without_a_run_it_offers_to_make_one(dataset: Maker, tmp_path: Path) -> 
 
 
 def test_without_labels_it_says_what_is_missing(dataset: Maker) -> None:
-    panel = Panel(dataset([fo.Sample(filepath="/none.png")]))
+    topics = fo.Classifications(classifications=[fo.Classification(label="a")])
+    panel = Panel(dataset([fo.Sample(filepath="/none.png", topics=topics)]))
     panel.send("on_load")
-    assert "no classification labels" in panel.said("problem")
+    assert "no labels to examine" in panel.said("problem")
+    assert "'topics' holds Classifications" in panel.said("problem")
     assert panel.buttons("ways_out") == {}
 
 
