@@ -165,6 +165,22 @@ def submit(form: Locator, label: str = "Execute") -> None:
     form.get_by_role("button", name=label, exact=True).click()
 
 
+def finish(page: Page) -> None:
+    """Waits until an operator that shows its progress is at its end, and closes the progress.
+
+    Closed before, it would open again with the next message.
+    """
+    done = page.get_by_text("Done", exact=True)  # the last message, and the button
+
+    def is_done() -> bool:
+        assert not page.get_by_text(" failed: ").count(), "the operator failed"
+        return done.count() == 2
+
+    wait_until(is_done, "the end of an operator", page)
+    page.get_by_role("button", name="Done").click()
+    done.first.wait_for(state="detached")
+
+
 def grid_count(page: Page) -> int:
     """Returns the number of samples that the App says it shows; -1 while it says none."""
     shown = page.locator('[data-cy="entry-counts"]')

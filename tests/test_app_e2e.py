@@ -15,6 +15,7 @@ import pytest
 from app_browser import (
     choose,
     field,
+    finish,
     grid_count,
     open_operator,
     submit,
@@ -45,7 +46,7 @@ def test_wrong_labels_are_found_and_shown(noisy_digits: fo.Dataset, app: App) ->
         toast = page.get_by_text(re.compile(r"labels look wrong|CLIPCleaner failed")).first
         toast.wait_for()
         assert f"of {len(noisy_digits)} labels look wrong" in toast.inner_text()
-        page.get_by_role("button", name="Done").click()
+        finish(page)
 
         found = planted_errors_found(noisy_digits)
         wait_for_count(page, found)
@@ -88,7 +89,7 @@ def test_only_new_samples_are_embedded_and_decisions_kept(
         form.get_by_text("only those of new or changed images are computed").wait_for()
         submit(form)
         page.get_by_text(f"of {n} labels look wrong").first.wait_for()
-        page.get_by_role("button", name="Done").click()
+        finish(page)
         noisy_digits.reload()
         waiting = noisy_digits.load_saved_view("clipcleaner: mislabeled").values("id")
         wait_for_count(page, len(waiting))

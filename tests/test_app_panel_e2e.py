@@ -23,6 +23,7 @@ from app_browser import (
     click_at,
     click_cell,
     field,
+    finish,
     grid_count,
     open_operator,
     open_panel,
@@ -183,7 +184,7 @@ def export_by_form(page: Page, dataset: fo.Dataset, folder: Path) -> None:
     field(form, "Folder").fill(str(folder))
     form.get_by_text("Labels", exact=True).wait_for()
     submit(form)
-    page.get_by_role("button", name="Done").click()
+    finish(page)
     clean = cc.load_results(dataset).clean_view()
     with (folder / "labels.csv").open() as table:
         rows = list(csv.DictReader(table))

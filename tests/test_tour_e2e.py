@@ -20,6 +20,7 @@ from app_browser import (
     click_cell,
     close_sample,
     field,
+    finish,
     open_operator,
     open_panel,
     open_review,
@@ -27,7 +28,6 @@ from app_browser import (
     submit,
     take_picture,
     wait_for_count,
-    wait_until,
 )
 from caltech_photos import Photos, noisy_photos
 from fiftyone import ViewField as F
@@ -127,5 +127,5 @@ def export(page: Page, folder: Path) -> None:
     take_picture(page, "tour-export")
     field(form, "Folder").fill(str(folder))
     submit(form)
-    page.get_by_role("button", name="Done").click()
-    wait_until(lambda: folder.is_dir(), "the export", page)
+    finish(page)
+    assert folder.is_dir()
