@@ -59,8 +59,8 @@ class ApplyCLIPCleaner(foo.Operator):
         inputs = types.Object()
         samples = input_target(ctx, inputs)
         if samples is not None:
-            earlier = begin_with_earlier_run(ctx, ctx.params.get("again") or DEFAULT_KEY)
-            _input_run(ctx, inputs, samples, earlier)
+            with begin_with_earlier_run(ctx, ctx.params.get("again") or DEFAULT_KEY) as earlier:
+                _input_run(ctx, inputs, samples, earlier)
         return types.Property(inputs, view=types.View(label="Apply CLIPCleaner"))
 
     def resolve_run_name(self, ctx: foo.executor.ExecutionContext) -> str:

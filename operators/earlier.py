@@ -6,6 +6,8 @@ twice because of another default.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import fiftyone.operators as foo
@@ -27,26 +29,34 @@ METHOD: dict[str, Any] = {
 }
 
 
-def begin_with_earlier_run(ctx: foo.executor.ExecutionContext, key: str) -> dict[str, Any]:
+@contextmanager
+def begin_with_earlier_run(
+    ctx: foo.executor.ExecutionContext, key: str
+) -> Iterator[dict[str, Any]]:
     """Gives inputs that the form does not send yet the values of an earlier run.
 
+    Within the block the parameters of the context are complete, so that all of the form, its cost
+    included, is about what the inputs are going to show. After it they are as before: FiftyOne also
+    asks for the form before it executes a call from Python, which means what it says.
+
     Args:
-        ctx: the execution context; its parameters are completed, so that all of the form, its
-            cost included, is about what the inputs are going to show
+        ctx: the execution context
         key: the earlier run, the same as long as the form is open: where the default of an input
             changes, the App takes it for a change by the user
 
-    Returns:
+    Yields:
         the values, as defaults of the inputs; empty where there is no such run
     """
     from clipcleaner_plugin.runs import list_runs
 
-    if ctx.dataset is None or key not in list_runs(ctx.dataset):
-        return {}
-    values = _values(ctx, ctx.dataset.get_brain_info(key).config)
-    for name, value in values.items():
-        ctx.params.setdefault(name, value)
-    return values
+    is_there = ctx.dataset is not None and key in list_runs(ctx.dataset)
+    values = _values(ctx, ctx.dataset.get_brain_info(key).config) if is_there else {}
+    given = ctx.params
+    ctx.params = {**values, **given}
+    try:
+        yield values
+    finally:
+        ctx.params = given
 
 
 def _values(ctx: foo.executor.ExecutionContext, config: CLIPCleanerConfig) -> dict[str, Any]:

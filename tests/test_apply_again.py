@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import fiftyone as fo
+import fiftyone.operators as foo
 import pytest
 from boxed import FIELD, canvases
 from noisy_digits import make_samples
-from operators_at_work import context, form, messages
+from operators_at_work import context, form, messages, uri
 
 import clipcleaner_plugin as cc
 
@@ -62,6 +63,16 @@ def test_unusual_options_are_shown(made: fo.Dataset, tmp_path: Path) -> None:
     begun = defaults(form("apply_clipcleaner", made))
     assert begun["advanced"] is True and begun["store_embeddings"] is False
     assert {name: begun[name] for name in unusual} == unusual
+
+
+def test_a_call_from_python_means_what_it_says(made: fo.Dataset) -> None:
+    """FiftyOne asks for the form before it executes a call, too."""
+    cc.apply_clipcleaner(made, theta_cons=0.7, folds=3, **TINY)
+    params = {"label_field": "ground_truth", "key": "clipcleaner", "model": cc.TINY_CLIP}
+    foo.execute_operator(uri("apply_clipcleaner"), {"dataset": made}, params=params)
+    made.reload()
+    config = cc.load_results(made).config
+    assert (config.theta_cons, config.folds) == (0.8, 5)
 
 
 def test_embeddings_that_were_given_are_proposed_while_they_exist(made: fo.Dataset) -> None:
