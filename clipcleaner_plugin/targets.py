@@ -26,6 +26,8 @@ _HINTS: dict[type, str] = {
 }
 
 
+LEFT_OUT = "dropped in a review"
+
 # Stages of a view that change labels and leave the dataset as it is
 _CHANGING = ("MapLabels", "MapValues", "SetField")
 
@@ -317,7 +319,7 @@ def read_targets(
         for i in np.flatnonzero(labels < 0)
     }
     dropped = np.flatnonzero(decision == DROPPED)
-    unusable |= {ids[i]: "dropped in a review" for i in dropped}
+    unusable |= dict.fromkeys((ids[i] for i in dropped), LEFT_OUT)
     labels[dropped] = -1
     trusted = np.isin(decision, TRUSTED)
     return Targets(ids, items.sample_ids, labels, list(classes), unusable, trusted)

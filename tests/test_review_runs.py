@@ -118,6 +118,18 @@ def test_only_new_samples_are_embedded(
     assert digits.select(worst[:8]).distinct("clipcleaner_verdict") == ["clean"]
 
 
+def test_dropped_samples_are_not_said_to_have_no_label(noisy: Noisy) -> None:
+    cc.drop(noisy.dataset.select(noisy.ids[:3]))
+
+    def said() -> list[str]:
+        warnings = noisy.apply(progress=False).record["warnings"]
+        return [text for text in warnings if "no label" in text]
+
+    assert said() == []
+    noisy.dataset.select(noisy.ids[5:7]).set_values("ground_truth", [None, None])
+    assert said() == ["2 of 240 samples have no label and are unscorable"]
+
+
 def test_an_export_follows_the_decisions(digits: fo.Dataset, tmp_path: Path) -> None:
     results = cc.load_results(digits)
     worst = results.mislabeled_view().values("id")
