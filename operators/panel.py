@@ -13,6 +13,7 @@ import fiftyone.operators as foo
 import fiftyone.operators.types as types
 
 from .panel_parts import (
+    add_added,
     add_count,
     add_empty,
     add_plot,
@@ -188,6 +189,8 @@ class CLIPCleanerPanel(foo.Panel):
         add_summary(panel, results, statistics, self.on_show, self.on_more_views)
         if not state.current:
             add_count(panel, self.on_count)
+        if state.added:
+            add_added(panel, state.added, self.on_start)
         add_review(panel, self.on_review)
         add_tabs(panel, tab, self.on_input)
         if tab != "thresholds":

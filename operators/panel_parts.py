@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import fiftyone.operators.types as types
 
+from clipcleaner_plugin.review_log import samples_text
+
 from .forms import dropdown
 from .panel_runs import RunState
 from .thresholds import THETAS, change_text, explanations, thetas_text, threshold_slider
@@ -134,6 +136,16 @@ def add_count(panel: types.Object, on_count: Handler) -> None:
     """Says that the numbers are of before a change, and offers to count again."""
     panel.md("⚠ Samples have changed since these numbers were counted.", name="changed")
     panel.btn("count", label="Count again", variant="outlined", on_click=on_count)
+
+
+def add_added(panel: types.Object, added: int, on_start: Handler) -> None:
+    """Says that the run does not have all samples, and offers to make it again."""
+    text = (
+        f"⚠ {samples_text(added)} of the dataset {'is' if added == 1 else 'are'} not in this run. "
+    )
+    text += "Applied again, it embeds new images alone, and keeps what was decided."
+    panel.md(text, name="added")
+    panel.btn("again", label="Apply again", variant="outlined", on_click=on_start)
 
 
 def add_review(panel: types.Object, on_review: Handler) -> None:

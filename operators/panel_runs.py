@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import fiftyone as fo
 import fiftyone.operators as foo
 
 from .forms import label_fields
@@ -23,6 +24,7 @@ class RunState:
         key: the one that is shown; None where there is none
         results, statistics: of that run; None where it cannot be shown
         current: whether the statistics are those of the samples as they are now
+        added: samples of the dataset that a run on all of it does not have
         problem: why nothing can be shown; None where something can
         can_start: whether a run on this dataset is possible
     """
@@ -32,6 +34,7 @@ class RunState:
     results: CLIPCleanerResults | None = None
     statistics: RunStatistics | None = None
     current: bool = True
+    added: int = 0
     problem: str | None = None
     can_start: bool = True
 
@@ -71,7 +74,20 @@ def run_state(ctx: foo.executor.ExecutionContext) -> RunState:
     missing = [name for name in ("verdict", "score") if not _has(ctx, results.field(name))]
     if missing or not _has(ctx, str(results.config.label_field)):
         return RunState(keys, key, problem=_problem(ctx, key))
-    return RunState(keys, key, results, *recent_statistics(results))
+    recent = recent_statistics(results)
+    return RunState(keys, key, results, *recent, added=_added(ctx, results, recent.statistics))
+
+
+def _added(
+    ctx: foo.executor.ExecutionContext, results: CLIPCleanerResults, statistics: RunStatistics
+) -> int:
+    """Samples that came after a run; of objects and of runs on a view, nobody can tell."""
+    examined = ctx.dataset.load_brain_view(results.key)
+    in_view = isinstance(examined, fo.DatasetView) and examined._stages
+    if results.layout.objects or in_view:
+        return 0
+    there = ctx.dataset._sample_collection.estimated_document_count()
+    return max(there - sum(statistics.verdicts.values()), 0)
 
 
 def _has(ctx: foo.executor.ExecutionContext, field: str) -> bool:

@@ -18,6 +18,8 @@ from app_browser import (
     finish,
     grid_count,
     open_operator,
+    open_panel,
+    settle,
     submit,
     take_picture,
     wait_for_count,
@@ -70,9 +72,8 @@ def test_only_new_samples_are_embedded_and_decisions_kept(
     later = noisy_digits[-60:]
     added = [fo.Sample(s.filepath, ground_truth=s.ground_truth.copy()) for s in later]
     noisy_digits.delete_samples(later)
-    results = cc.apply_clipcleaner(
-        noisy_digits, model=cc.TINY_CLIP, pretrained=None, theta_cons=0.7, progress=False
-    )
+    options = {"model": cc.TINY_CLIP, "pretrained": None, "theta_cons": 0.7, "progress": False}
+    results = cc.apply_clipcleaner(noisy_digits, key="digits", **options)
     store = dataset_store(noisy_digits, results.config.model_identity)
     worst = results.mislabeled_view().values("id")
     results.confirm_labels(worst[:4])
@@ -83,7 +84,11 @@ def test_only_new_samples_are_embedded_and_decisions_kept(
     n = len(noisy_digits)
     assert store.rows() == n - 60
     with app(noisy_digits) as page:
-        form = open_operator(page, "Apply CLIPCleaner")
+        panel = open_panel(page)
+        panel.get_by_text("60 samples of the dataset are not in this run").wait_for()
+        settle(page)
+        panel.get_by_role("button", name="Apply again").click()
+        form = page.locator('[data-cy="operators-prompt-modal"]')
         # Nothing is chosen: the form begins with what the run was made with
         form.get_by_text(f"{n} samples, 60 embeddings to compute").wait_for()
         form.get_by_text("only those of new or changed images are computed").wait_for()
@@ -91,15 +96,15 @@ def test_only_new_samples_are_embedded_and_decisions_kept(
         page.get_by_text(f"of {n} labels look wrong").first.wait_for()
         finish(page)
         noisy_digits.reload()
-        waiting = noisy_digits.load_saved_view("clipcleaner: mislabeled").values("id")
+        waiting = noisy_digits.load_saved_view("digits: mislabeled").values("id")
         wait_for_count(page, len(waiting))
-        panel = page.locator('[data-cy="panel-content-clipcleaner"]')
         panel.get_by_text(f"{len(waiting)} of {n} labels still look wrong").wait_for()
+        assert not panel.get_by_text("not in this run").count()
     assert dataset_store(noisy_digits, results.config.model_identity).rows() == n
     assert noisy_digits.values("ground_truth_review") == decided + [None] * 60
-    again = cc.load_results(noisy_digits)
+    again = cc.load_results(noisy_digits, "digits")
     assert (again.config.model, again.config.theta_cons) == (cc.TINY_CLIP, 0.7)
-    verdict = dict(zip(*noisy_digits.values(["id", "clipcleaner_verdict"]), strict=True))
+    verdict = dict(zip(*noisy_digits.values(["id", "digits_verdict"]), strict=True))
     assert None not in verdict.values()
     assert {verdict[i] for i in worst[:8]} == {"clean"}, "what a reviewer vouches for is trusted"
     assert {verdict[i] for i in worst[8:10]} == {"unscorable"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
+import numpy as np
 import pytest
 from noisy_digits import make_samples
 from noisy_features import CLASSES, Noisy
@@ -136,6 +137,23 @@ def test_of_a_large_run_it_asks_before_it_counts_again(
     assert "changed since these numbers were counted" in panel.said("changed")
     panel.send("on_count")
     assert "39 of 239" in panel.said("summary") and "changed" not in panel.parts
+
+
+def test_samples_that_came_after_a_run_are_seen(noisy: fo.Dataset) -> None:
+    noisy.add_samples([fo.Sample(f"/new/{i}.jpg") for i in range(2)], progress=False)
+    panel = Panel(noisy)
+    panel.send("on_load")
+    assert "2 samples of the dataset are not in this run" in panel.said("added")
+    asked = panel.send("on_start")["prompt_user_for_operation"]
+    assert asked["params"] == {"key": "run", "again": "run"}
+    noisy.delete_samples(noisy[-2:])
+    panel.send("on_input")
+    assert "added" not in panel.parts
+    part, vectors = noisy[:200], np.random.default_rng(0).normal(size=(200, 4))
+    cc.apply_clipcleaner(part, key="part", model=None, embeddings=vectors, progress=False)
+    panel.state["run"] = "part"
+    panel.send("on_run")
+    assert "added" not in panel.parts, "it is about a part of them"
 
 
 def test_images_of_no_class_are_counted_and_shown(noisy: fo.Dataset) -> None:
