@@ -101,6 +101,33 @@ def partner_noise(
     return noisy
 
 
+def lost_noise(
+    labels: np.ndarray, num_classes: int, rate: float, seed: int, absorbed: bool
+) -> np.ndarray:
+    """A tenth of the classes lose most of their labels: to one other each, or to all others.
+
+    So it goes where a class was added after much had been labeled, or was merged by mistake.
+
+    Args:
+        labels: (N,) int array of true labels in [0, K)
+        num_classes: K >= 2
+        rate: share of the labels that each of those classes loses, in [0, 1]
+        seed: fixes the draw
+        absorbed: whether all go to one other class, which is drawn too
+
+    Returns:
+        (N,) int64 array of noisy labels
+    """
+    random = np.random.RandomState(seed)
+    noisy = labels.astype(np.int64)
+    for label in random.permutation(num_classes)[: max(1, round(num_classes / 10))].tolist():
+        members = random.permutation(np.flatnonzero(labels == label))
+        gone = members[: round(rate * len(members))]
+        steps = random.randint(1, num_classes, size=len(gone))
+        noisy[gone] = (label + (steps[:1] if absorbed else steps)) % num_classes
+    return noisy
+
+
 def _draw_labels(probs: np.ndarray, random: np.random.RandomState) -> np.ndarray:
     """One label a row, by the inverse of the cumulated probabilities."""
     drawn = (np.cumsum(probs, axis=1) < random.random_sample((len(probs), 1))).sum(axis=1)

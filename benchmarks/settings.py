@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from benchmarks.data import FeatureSet
-from benchmarks.noise import lookalike_noise, partner_noise, projected_noise
+from benchmarks.noise import lookalike_noise, lost_noise, partner_noise, projected_noise
 from clipcleaner_plugin.noise import draw_noise
 from clipcleaner_plugin.zeroshot import normalize_rows
 
@@ -59,12 +59,18 @@ def _lookalike(rate: float) -> Draw:
     )
 
 
+def _lost(rate: float, absorbed: bool) -> Draw:
+    return lambda data, seed: lost_noise(data.labels, len(data.texts), rate, seed, absorbed)
+
+
 NOISE: dict[str, Draw] = {
     **{f"symmetric {r} %": _injected("symmetric", r / 100) for r in (5, 20, 40)},
     **{f"pair flips {r} %": _injected("asymmetric", r / 100) for r in (5, 20, 30, 40)},
     **{f"three partners {r} %": _partners(r / 100) for r in (20, 40)},
     **{f"instance-dependent {r} %": _projected(r / 100) for r in (5, 20, 40)},
     "look-alike 30 %": _lookalike(0.3),
+    "a tenth of the classes scattered": _lost(0.8, absorbed=False),
+    "a tenth of the classes absorbed": _lost(0.8, absorbed=True),
     NO_NOISE: _injected("symmetric", 0.0),
 }
 

@@ -7,15 +7,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .gaussians import GaussianFitter, Gaussians
-from .noise_fit import fit_noise_model, spread, start_model
+from .noise_fit import LEAST_CONFUSED, fit_noise_model, spread, start_model
 from .noise_model import Evidence, NoiseModel
-from .offsets import match_sizes
+from .offsets import fit_offsets
 from .zeroshot import log_softmax
 
 GAUSSIAN_SCALE = 0.2  # densities in hundreds of dimensions are far too sure of themselves
 TRUST_EXPONENT, _SHARPNESS = 6, 4
 _SUPPOSED_NOISE = 0.2  # share of labels taken for arbitrary before anything is known
 _ROUNDS = 4
+_MANY_MORE = 1.5  # times as many images that look like a class, as have its label
 _ENOUGH = 1e-3  # change of the labels, in labels a sample, at which the cleaning ends
 _LEAST_ROWS, _ROWS_OF_CLASS = 10_000, 30
 
@@ -123,13 +124,11 @@ def clean_labels(
     """Finds clean classes and the noise in their labels together, by expectation maximisation.
 
     The Gaussians are fitted to labels that the noise model has cleaned, and the noise model to
-    what they say. Noise with a structure, such as pair flips, has two explanations: classes that
-    overlap, or clear classes and wrong labels. So it is begun twice, from the given labels, and
-    from what language and images together hold the most probable, with the confusion of classes
-    that this implies. The second is believed only if
-    it explains the labels better at its own cost (BIC), also than the first does without its
-    caution: the first always mixes the given labels back in, so that hard images of overlapping
-    classes are not drawn over to their neighbours one after the other.
+    what they say: see :meth:`_Search.explain`. A class with few labels may be small, or may have
+    lost its labels to others. Small is believed first. Where many more images look like a class
+    than have its label, the labels are explained again as if all classes were equally frequent.
+    That is believed if it explains them better, at a price of two parameters for each such class
+    less (BIC).
 
     Call it within :func:`clipcleaner_plugin.fitting.one_blas_thread`.
 
@@ -147,40 +146,96 @@ def clean_labels(
     given = np.zeros((len(labels), num_classes), dtype=np.float32)
     given[np.arange(len(labels)), labels] = 1
     fitter = GaussianFitter(features, fold_of, weights)
-
-    def look(gaussians: Gaussians, offsets: np.ndarray) -> Evidence:
-        words = None if language is None else language + offsets
-        return Evidence(gaussians.logits(features, fold_of), words)
-
-    sizes = weights @ given + 1
-    prior = np.log(sizes / sizes.sum()).astype(np.float32)
+    images = fitter.fit(given).logits(features, fold_of)
+    even = np.zeros(1, dtype=np.float32)
+    looks = np.exp(log_softmax(np.float32(_calibrate(images, labels, weights, even)) * images))
     offsets = np.zeros(num_classes, dtype=np.float32)
     if language is not None:
-        offsets = match_sizes(language, weights @ given, weights, offsets)
-    opinion, trust = _joint_opinion(look(fitter.fit(given), offsets), labels, weights, prior)
-    price = 0 if trust > 0.5 else 1
+        offsets = fit_offsets(language, _true_shares(looks, labels, None), weights, offsets)
+    search = _Search(features, language, labels, fold_of, weights, given, fitter, images, offsets)
+    sizes = weights @ given
+    as_labeled = np.log((sizes + 1) / (sizes + 1).sum()).astype(np.float32)
+    found, cost = search.explain(as_labeled)
+    lost = np.sum(weights @ looks > _MANY_MORE * (sizes + LEAST_CONFUSED))
+    if lost:
+        other, other_cost = search.explain(even)
+        if other_cost < cost + lost * np.log(weights.sum()):
+            return other
+    return found
 
-    def alternate(shares: np.ndarray, model: NoiseModel, caution: float) -> tuple[Cleaning, float]:
-        found = offsets
+
+@dataclass(frozen=True)
+class _Search:
+    """The search for an explanation of given labels; see :func:`clean_labels` for the arguments.
+
+    Attributes:
+        given: (n, K) float32, 1 at the given labels
+        images: (n, K) float32 logits of Gaussians that are fitted to the given labels
+        offsets: (K,) float32, to be added to the logits of language at the start
+    """
+
+    features: np.ndarray
+    language: np.ndarray | None
+    labels: np.ndarray
+    fold_of: np.ndarray
+    weights: np.ndarray
+    given: np.ndarray
+    fitter: GaussianFitter
+    images: np.ndarray
+    offsets: np.ndarray
+
+    def explain(self, prior: np.ndarray) -> tuple[Cleaning, float]:
+        """Finds the better of two explanations.
+
+        Noise with a structure, such as pair flips, has two: classes that overlap, or clear classes
+        and wrong labels. So it is begun twice, from the given labels, and from what language and
+        images together hold the most probable, with the confusion of classes that this implies.
+        The second is believed only if it explains the labels better at its own cost (BIC), also
+        than the first does without its caution: the first always mixes the given labels back in,
+        so that hard images of overlapping classes are not drawn over to their neighbours one after
+        the other.
+
+        Args:
+            prior: (K,) float32, what makes classes as frequent as they are, to begin with; or (1,):
+                all are equally frequent
+
+        Returns:
+            the explanation, and its negative log-likelihood and price
+        """
+        opinion, trust = _joint_opinion(
+            Evidence(self.images, self._words(self.offsets)), self.labels, self.weights, prior
+        )
+        price = 0 if trust > 0.5 else 1
+        start = replace(start_model(self.given.shape[1], GAUSSIAN_SCALE), prior=prior)
+        careful = self._alternate(self.given, start, 0.5, price)
+        supposed = _start_from(opinion, self.labels, self.weights, start)
+        shares = _true_shares(opinion, self.labels, supposed)
+        bold = self._alternate(shares, supposed, 0.0, price)
+        if bold[1] >= careful[1] or bold[1] >= self._alternate(self.given, start, 0.0, price)[1]:
+            return careful
+        return bold
+
+    def _words(self, offsets: np.ndarray) -> np.ndarray | None:
+        return None if self.language is None else self.language + offsets
+
+    def _alternate(
+        self, shares: np.ndarray, model: NoiseModel, caution: float, price: float
+    ) -> tuple[Cleaning, float]:
+        """Fits Gaussians and noise model in turn, from the probabilities of the true labels."""
+        offsets = self.offsets
         for turn in range(_ROUNDS):
-            gaussians = fitter.fit((1 - caution) * shares + caution * given)
-            if language is not None:
-                found = match_sizes(language, weights @ shares, weights, found)
-            evidence = look(gaussians, found)
-            fit = fit_noise_model(evidence, labels, weights, model if turn == 0 else spread(model))
-            before, shares = shares, _posterior(fit.model, evidence, labels)
+            gaussians = self.fitter.fit((1 - caution) * shares + caution * self.given)
+            if turn and self.language is not None:
+                offsets = fit_offsets(self.language, shares, self.weights, offsets)
+            looks = gaussians.logits(self.features, self.fold_of)
+            evidence = Evidence(looks, self._words(offsets))
+            begin = spread(model) if turn else model
+            fit = fit_noise_model(evidence, self.labels, self.weights, begin)
+            before, shares = shares, _posterior(fit.model, evidence, self.labels)
             model = fit.model
-            if np.abs(shares - before).sum() < _ENOUGH * len(labels):
+            if np.abs(shares - before).sum() < _ENOUGH * len(self.labels):
                 break
-        return Cleaning(gaussians, model, found), fit.surprise + price * fit.price
-
-    start = replace(start_model(num_classes, GAUSSIAN_SCALE), prior=prior)
-    careful, cost = alternate(given, start, 0.5)
-    supposed = _start_from(opinion, labels, weights, start)
-    bold, bold_cost = alternate(_true_shares(opinion, labels, supposed), supposed, 0.0)
-    if bold_cost >= cost or bold_cost >= alternate(given, start, 0.0)[1]:
-        return careful
-    return bold
+        return Cleaning(gaussians, model, offsets), fit.surprise + price * fit.price
 
 
 def _posterior(model: NoiseModel, evidence: Evidence, labels: np.ndarray) -> np.ndarray:
@@ -257,9 +312,11 @@ def _start_from(
     return replace(start, confusion=confusion)
 
 
-def _true_shares(opinion: np.ndarray, labels: np.ndarray, model: NoiseModel) -> np.ndarray:
-    """Probability of each true label by an opinion and the confusion, (n, K) float32."""
+def _true_shares(opinion: np.ndarray, labels: np.ndarray, model: NoiseModel | None) -> np.ndarray:
+    """Probability of each true label, (n, K) float32, by an opinion and the confusion, if any."""
     rows, any_label = np.arange(len(labels)), np.float32(_SUPPOSED_NOISE / opinion.shape[1])
-    shares = opinion * (model.confusion.T[labels].astype(np.float32) + any_label)
-    shares[rows, labels] = opinion[rows, labels] * model.right[labels]
+    right = 1 - _SUPPOSED_NOISE if model is None else model.right[labels]
+    wrong = any_label if model is None else model.mistakes.T[labels] + any_label
+    shares = opinion * wrong
+    shares[rows, labels] = opinion[rows, labels] * right
     return shares / shares.sum(axis=1, keepdims=True)

@@ -106,7 +106,8 @@ def fit_fusion(opinions: Opinions) -> Fusion:
         if opinions.cleaning is not None and not start.careless:
             mean = Evidence(image_logits(opinions, sample.rows, True), evidence.language)
             other = fit(mean, start=start)
-            if other.surprise + other.price < found.surprise + found.price:
+            price = 0.5 * np.log(len(opinions.labels))  # BIC
+            if other.surprise + other.price + price < found.surprise + found.price:
                 evidence, found, blended = mean, other, True
                 alone["images"] = fit(Evidence(mean.images, None), start=start).model
     model = found.model
@@ -130,8 +131,8 @@ def _start(opinions: Opinions) -> NoiseModel:
     """What the first cleaning found of the noise; its prior belongs to its Gaussians."""
     if opinions.cleaning is None:
         return start_model(opinions.num_classes, REGRESSION_SCALE)
-    nothing = np.zeros(opinions.num_classes, dtype=np.float32)
     found = opinions.cleaning.model
+    nothing = np.zeros_like(found.prior)
     return spread(replace(found, images_scale=REGRESSION_SCALE, prior=nothing))
 
 

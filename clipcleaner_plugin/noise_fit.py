@@ -35,6 +35,7 @@ _CHANCE = (-11.0, 4.0)  # bounds of the log-odds of a chance
 _IN_ADVANCE = 0.2
 _A_CLASS = 1.0  # images of each class before one was seen, which bounds the prior of small ones
 _QUANTILES = 129
+_KEPT_IN_SPREAD, _A_LITTLE = 0.9, 0.02
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Fit:
     Attributes:
         model: the model
         surprise: its negative log-likelihood
-        price: what its pairs of classes cost (BIC): half the logarithm of the size of a class for
-            the rate, the logarithm of K for the partner
+        price: what its pairs of classes and scattered classes cost (BIC): half the logarithm of the
+            size of a class for a rate, the logarithm of K for the partner
     """
 
     model: NoiseModel
@@ -62,15 +63,17 @@ def start_model(num_classes: int, images_scale: float) -> NoiseModel:
     """
     nothing = np.zeros((num_classes, num_classes))
     prior = np.zeros(num_classes, dtype=np.float32)
-    return spread(NoiseModel(images_scale, 0.1, 0.1, 0.05, 0.0, nothing, prior=prior), 2)
+    model = NoiseModel(images_scale, 0.1, 0.1, 0.05, 0.0, nothing, nothing[0], prior=prior)
+    return spread(model, 2)
 
 
 def spread(model: NoiseModel, strength: float = 1) -> NoiseModel:
-    """Lets every pair of classes be confused a little, so that a fit can find other pairs."""
+    """Lets all classes be confused and scattered a little, so that a fit can find other ones."""
     k = len(model.confusion)
-    confusion = 0.9 * model.confusion + strength * 0.05 / (k - 1)
+    confusion = _KEPT_IN_SPREAD * model.confusion + strength * 0.05 / (k - 1)
     np.fill_diagonal(confusion, 0)
-    return replace(model, confusion=confusion)
+    scatter = _KEPT_IN_SPREAD * model.scatter + strength * _A_LITTLE
+    return replace(model, confusion=confusion, scatter=scatter)
 
 
 def fit_noise_model(
@@ -83,10 +86,10 @@ def fit_noise_model(
     """Fits the model to given labels by maximum likelihood.
 
     In turn, by L-BFGS the scales and the chances that all classes share, and by expectation
-    maximisation all chances and the prior of the classes. The scales have a weak normal prior
-    around their start and around CLIP's own scale (1), which matters for a handful of samples only.
-    Carelessness that is 0 at the start stays 0. Call it within
-    :func:`clipcleaner_plugin.fitting.one_blas_thread`.
+    maximisation all chances and the prior of the classes; a prior of shape (1,) stays as it is. The
+    scales have a weak normal prior around their start and around CLIP's own scale (1), which
+    matters for a handful of samples only. Carelessness that is 0 at the start stays 0. Call it
+    within :func:`clipcleaner_plugin.fitting.one_blas_thread`.
 
     Args:
         evidence: of n samples
@@ -120,9 +123,9 @@ def fit_noise_model(
             break
         before = likelihood
     k = len(model.confusion)
-    pairs = np.count_nonzero(model.confusion)
-    price = np.log(k) + 0.5 * np.log(max(weights.sum() / k, 1.0))
-    return Fit(model, -likelihood, pairs * price)
+    rate = 0.5 * np.log(max(weights.sum() / k, 1.0))
+    price = np.count_nonzero(model.confusion) * (np.log(k) + rate)
+    return Fit(model, -likelihood, price + np.count_nonzero(model.scatter) * rate)
 
 
 def _fit_shared(
@@ -141,8 +144,9 @@ def _fit_shared(
 
     k = len(model.confusion)
     given = torch.from_numpy(labels)[None]
-    unconfused = torch.from_numpy((1 - model.confusion.sum(axis=1)[labels]).astype(np.float32))
-    confused = torch.from_numpy(model.confusion.astype(np.float32))[:, labels]
+    of_class = 1 - model.confusion.sum(axis=1) - model.scatter
+    unconfused = torch.from_numpy(of_class.astype(np.float32))[given[0]]
+    confused = torch.from_numpy(model.mistakes)[:, labels]
     unclear = torch.from_numpy(ambiguity)
     each = torch.from_numpy(weights)
     offsets = torch.from_numpy(model.prior)[:, None]
@@ -217,6 +221,7 @@ def _fit_chances(
     total_weight = float(weights.sum())
     class_weight = np.bincount(labels, weights, minlength=k)
     of_label = class_weight / np.maximum(np.bincount(labels, minlength=k), 1)
+    size_of_one = float((of_label * class_weight).sum()) / total_weight
     likelihood = 0.0
     for _ in range(_COUNTS):
         right = plain * model.right[labels]
@@ -224,6 +229,7 @@ def _fit_chances(
         uniform, lookalike = model.uniform / k, model.lookalike * nearby
         careless = model.careless * (mistaken + seen)
         total = right + uniform + confused.sum(axis=1, dtype=np.float64) + lookalike + careless
+        total += sharp @ (model.scatter / k).astype(np.float32)
         total = np.maximum(total, SMALLEST)
         likelihood = float((weights * np.log(total)).sum())
         share = (weights / total).astype(np.float64)
@@ -232,24 +238,45 @@ def _fit_chances(
         astray = (uniform + lookalike + model.careless * mistaken) * share
         sizes = kept + counts.sum(axis=1)
         sizes += (sharp * astray[:, None].astype(np.float32)).sum(axis=0, dtype=np.float64)
+        at_random = sharp.T @ share.astype(np.float32) / k
+        sizes += at_random * model.scatter
+        scatter = _scatter(model, at_random, sizes, size_of_one) / np.maximum(sizes, 1)
         counts = np.maximum(counts - LEAST_CONFUSED * of_label, 0)
         np.fill_diagonal(counts, 0)
         counts[:, kept < np.maximum(LEAST_CONFUSED * of_label, LEAST_KEPT * class_weight)] = 0
         confusion = counts / np.maximum(sizes, 1)[:, None]
-        confusion *= np.minimum(1, _MOST_CONFUSED / np.maximum(confusion.sum(axis=1), 1e-9))[
-            :, None
-        ]
+        most = np.minimum(1, _MOST_CONFUSED / np.maximum(confusion.sum(axis=1) + scatter, 1e-9))
         model = replace(
             model,
             uniform=max(((uniform * share).sum() + _IN_ADVANCE) / total_weight, 1e-4),
             lookalike=max((lookalike * share).sum() / total_weight, 1e-5),
             careless=float((careless * share).sum()) / total_weight,
-            confusion=confusion,
+            confusion=confusion * most[:, None],
+            scatter=scatter * most,
         )
+    if len(model.prior) == 1:
+        return model, likelihood
     # As many of each class as its labels say, give or take the wrong ones
     predicted = (sharp * weights[:, None]).sum(axis=0, dtype=np.float64)
     change = np.log((sizes + _A_CLASS) / (predicted + _A_CLASS))
     return replace(model, prior=model.prior + change.astype(np.float32)), likelihood
+
+
+def _scatter(
+    model: NoiseModel, at_random: np.ndarray, sizes: np.ndarray, size_of_one: float
+) -> np.ndarray:
+    """How many more labels of each class are arbitrary than usual, (K,); 0 where that is chance.
+
+    Args:
+        model: so far
+        at_random: (K,) expected number of arbitrary labels, for a chance of 1
+        sizes: (K,) expected number of images
+        size_of_one: how many samples a row stands for, on average
+    """
+    arbitrary = at_random * (model.scatter + model.uniform)
+    usual = sizes * np.median(arbitrary / np.maximum(sizes, 1))
+    beyond = LEAST_CONFUSED * size_of_one + 2 * np.sqrt(usual * size_of_one)
+    return np.where(arbitrary - usual > beyond, arbitrary - usual, 0)
 
 
 def _quantiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -7,35 +7,41 @@ import numpy as np
 from .zeroshot import log_softmax
 
 _IN_ADVANCE = 1.0  # images that each class has, and is given, before one was seen
+_SUPPOSED_NOISE = np.float32(0.2)  # share of images that belong to any class, whatever is said
 _ROUNDS = 20
 _ENOUGH = 0.02  # largest change of an offset at which they are found
 
 
-def match_sizes(
-    logits: np.ndarray, sizes: np.ndarray, weights: np.ndarray, start: np.ndarray
+def fit_offsets(
+    logits: np.ndarray, shares: np.ndarray, weights: np.ndarray, start: np.ndarray
 ) -> np.ndarray:
     """Finds what to add to the logits of language, so that it names every class often enough.
 
     The text of a class that holds everything else ("other") lies in the middle of all texts and so
     near most images, whatever they show; other names lie far from their own. An offset for each
     class mends that. By the most likely offsets, the intercepts of multinomial regression, every
-    class is predicted as often as it occurs. They are found by iterative scaling.
+    class is predicted as often as it occurs, among the images on which language may be believed:
+    where it clearly contradicts a label, the label is wrong and the name need not draw less. They
+    are found by iterative scaling, in turn with the share of such images.
 
     Args:
         logits: (n, K) float32 of language
-        sizes: (K,) float >= 0, the number of images of each class, n by all weights
+        shares: (n, K) float32, how probable each class is by everything else; rows sum to 1
         weights: (n,) float32 > 0, how many images each row stands for
         start: (K,) where to begin
 
     Returns:
         (K,) float32 offsets
     """
+    noise = _SUPPOSED_NOISE / logits.shape[1]
     offsets = start.astype(np.float64)
-    wanted = np.log(sizes + _IN_ADVANCE)
     for _ in range(_ROUNDS):
         probs = np.exp(log_softmax(logits + offsets.astype(np.float32)))
-        probs *= weights[:, None]
-        change = wanted - np.log(probs.sum(axis=0, dtype=np.float64) + _IN_ADVANCE)
+        agreement = (1 - _SUPPOSED_NOISE) * np.einsum("nk,nk->n", probs, shares)
+        trusted = weights * agreement / (agreement + noise)
+        wanted = (trusted @ shares).astype(np.float64) + _IN_ADVANCE
+        predicted = (trusted @ probs).astype(np.float64) + _IN_ADVANCE
+        change = np.log(wanted) - np.log(predicted)
         offsets += change
         if np.abs(change).max() < _ENOUGH:
             break
