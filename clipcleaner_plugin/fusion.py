@@ -9,7 +9,7 @@ import numpy as np
 
 from .cleaning import draw_sample
 from .fitting import one_blas_thread
-from .noise_fit import fit_noise_model, spread, start_model
+from .noise_fit import fit_noise_model, spread
 from .noise_model import Evidence, NoiseModel
 from .opinions import LANGUAGE_TEMPERATURE, Opinions
 from .visual import UNSEEN_C
@@ -24,8 +24,6 @@ REGRESSION_SCALE = 1.5  # regularised and out of fold, logistic regression is le
 SOFT_SCALE, LEAST_SCALE = 1.3, 1.5
 _MOST_INFORMATION = 1.0
 _SUPPOSED_CARELESS = 0.2
-# Of few images a class a regression says too little and Gaussians too much
-GAUSSIAN_SHARE = 0.25
 VISUAL_FLOOR = 1e-6  # what the visual model gives to a class that it has never seen
 
 
@@ -38,14 +36,12 @@ class Fusion:
         language_alone: scale that calibrates the logits of language alone
         images_alone: scale that calibrates those of the images alone
         language_weight: share of language in the spread of the joint logits, in [0, 1]
-        blended: whether the Gaussians of the first cleaning have a share in the images' opinion
     """
 
     model: NoiseModel
     language_alone: float
     images_alone: float
     language_weight: float
-    blended: bool
 
 
 @dataclass(frozen=True)
@@ -80,17 +76,14 @@ class Fused:
 def fit_fusion(opinions: Opinions) -> Fusion:
     """Fits the noise model to the given labels, with both opinions and with each alone.
 
-    Where it explains the labels better, the Gaussians of the first cleaning have a share in the
-    opinion of the images, as they do with few samples a class.
-
     Args:
         opinions: of at least one sample
     """
     with one_blas_thread():
         sample = draw_sample(opinions.labels, opinions.num_classes)
-        evidence = gather_evidence(opinions, sample.rows, False)
+        evidence = gather_evidence(opinions, sample.rows)
         labels = opinions.labels[sample.rows]
-        start = _start(opinions)
+        start = spread(replace(opinions.noise, images_scale=REGRESSION_SCALE))
         fit = partial(fit_noise_model, labels=labels, weights=sample.weights)
         alone, least = {}, 0.0
         if evidence.language is not None:
@@ -102,15 +95,7 @@ def fit_fusion(opinions: Opinions) -> Fusion:
             if is_soft and _information(opinions, sample.rows) < _MOST_INFORMATION:
                 start, least = replace(start, careless=_SUPPOSED_CARELESS), LEAST_SCALE
                 alone["images"] = fit(images, start=start, least_images_scale=least).model
-        found, blended = fit(evidence, start=start, least_images_scale=least), False
-        if opinions.cleaning is not None and not start.careless:
-            mean = Evidence(image_logits(opinions, sample.rows, True), evidence.language)
-            other = fit(mean, start=start)
-            price = 0.5 * np.log(len(opinions.labels))  # BIC
-            if other.surprise + other.price + price < found.surprise + found.price:
-                evidence, found, blended = mean, other, True
-                alone["images"] = fit(Evidence(mean.images, None), start=start).model
-    model = found.model
+        model = fit(evidence, start=start, least_images_scale=least).model
     spread_of = {
         "images": 0.0 if evidence.images is None else model.images_scale * _spread(evidence.images),
         "language": (
@@ -123,17 +108,7 @@ def fit_fusion(opinions: Opinions) -> Fusion:
         alone["language"].language_scale if "language" in alone else 0.0,
         alone["images"].images_scale if "images" in alone else 0.0,
         spread_of["language"] / both if both else 0.0,
-        blended,
     )
-
-
-def _start(opinions: Opinions) -> NoiseModel:
-    """What the first cleaning found of the noise; its prior belongs to its Gaussians."""
-    if opinions.cleaning is None:
-        return start_model(opinions.num_classes, REGRESSION_SCALE)
-    found = opinions.cleaning.model
-    nothing = np.zeros_like(found.prior)
-    return spread(replace(found, images_scale=REGRESSION_SCALE, prior=nothing))
 
 
 def _information(opinions: Opinions, rows: np.ndarray) -> float:
@@ -147,42 +122,27 @@ def _information(opinions: Opinions, rows: np.ndarray) -> float:
     return UNSEEN_C * len(opinions.labels) / k * (1 - 1 / k) * variance
 
 
-def gather_evidence(opinions: Opinions, rows: np.ndarray | slice, blended: bool) -> Evidence:
-    """The logits of both opinions for some rows; see :func:`image_logits`."""
-    language = opinions.zeroshot(rows, LANGUAGE_TEMPERATURE)
-    if language is not None and opinions.cleaning is not None:
-        language += opinions.cleaning.offsets
-    return Evidence(image_logits(opinions, rows, blended), language)
-
-
-def image_logits(opinions: Opinions, rows: np.ndarray | slice, blended: bool) -> np.ndarray | None:
-    """The logits of the images' opinion for some rows; None where there is none.
+def gather_evidence(opinions: Opinions, rows: np.ndarray | slice) -> Evidence:
+    """The logits of both opinions for some rows.
 
     A class that the images' model has never seen gets ``VISUAL_FLOOR``, since its lack of samples
     is no proof against it; a row on which it has no opinion is all zeros.
-
-    Args:
-        opinions: of all samples
-        rows: which
-        blended: whether the Gaussians of the first cleaning have a share in the images' opinion
     """
-    if opinions.images is None:
-        return None
-    images = opinions.unseen(rows)
-    images = np.maximum(images, np.float32(np.log(VISUAL_FLOOR)))
-    silent = np.isnan(images[:, 0])
-    if blended and (cleaning := opinions.cleaning) is not None:
-        calibrated = cleaning.opinion(opinions.visual_features[rows], opinions.fold_of[rows])
-        images *= np.float32(1 - GAUSSIAN_SHARE)
-        images += np.float32(GAUSSIAN_SHARE / REGRESSION_SCALE) * calibrated
-    images[silent] = 0
-    return images
+    images = None
+    if opinions.images is not None:
+        images = opinions.unseen(rows)
+        images = np.maximum(images, np.float32(np.log(VISUAL_FLOOR)))
+        images[np.isnan(images[:, 0])] = 0
+    language = opinions.zeroshot(rows, LANGUAGE_TEMPERATURE)
+    if language is not None:
+        language += opinions.offsets
+    return Evidence(images, language)
 
 
 def fuse(opinions: Opinions, block: slice, fusion: Fusion) -> Fused:
     """Judges the given labels of a block of rows."""
     labels = opinions.labels[block]
-    evidence = gather_evidence(opinions, block, fusion.blended)
+    evidence = gather_evidence(opinions, block)
     judged = fusion.model.judge(evidence, labels)
     doubt = judged.doubt
     wrong = doubt > 0.5

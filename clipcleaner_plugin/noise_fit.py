@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Wrong labels that a pair of classes must have, beyond which it is a habit and not chance. A
 # column of the confusion may not take all the labels of a class: it would not exist.
-LEAST_CONFUSED, LEAST_KEPT = 3.0, 0.02
+LEAST_CONFUSED, LEAST_KEPT = 3.0, 0.1
 _MOST_CONFUSED = 0.8  # of a class, so that a share of right labels is left
 _ROUNDS, _STEPS, _COUNTS = 4, 10, 4
 _ENOUGH = 1e-4  # gain in log-likelihood a sample at which a fit ends
@@ -33,9 +33,7 @@ _SCALES = ((-6.0, 3.0), (-8.0, 2.0))  # bounds of their logarithms, images and l
 _CHANCE = (-11.0, 4.0)  # bounds of the log-odds of a chance
 # Samples that got any label before one was seen: what cannot happen could never be learned
 _IN_ADVANCE = 0.2
-_A_CLASS = 1.0  # images of each class before one was seen, which bounds the prior of small ones
 _QUANTILES = 129
-_KEPT_IN_SPREAD, _A_LITTLE = 0.9, 0.02
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,8 @@ class Fit:
     Attributes:
         model: the model
         surprise: its negative log-likelihood
-        price: what its pairs of classes and scattered classes cost (BIC): half the logarithm of the
-            size of a class for a rate, the logarithm of K for the partner
+        price: what its pairs of classes cost (BIC): half the logarithm of the size of a class for
+            the rate, the logarithm of K for the partner
     """
 
     model: NoiseModel
@@ -62,18 +60,15 @@ def start_model(num_classes: int, images_scale: float) -> NoiseModel:
         images_scale: about what the logits of the images need to be calibrated
     """
     nothing = np.zeros((num_classes, num_classes))
-    prior = np.zeros(num_classes, dtype=np.float32)
-    model = NoiseModel(images_scale, 0.1, 0.1, 0.05, 0.0, nothing, nothing[0], prior=prior)
-    return spread(model, 2)
+    return spread(NoiseModel(images_scale, 0.1, 0.1, 0.05, 0.0, nothing), 2)
 
 
 def spread(model: NoiseModel, strength: float = 1) -> NoiseModel:
-    """Lets all classes be confused and scattered a little, so that a fit can find other ones."""
+    """Lets every pair of classes be confused a little, so that a fit can find other pairs."""
     k = len(model.confusion)
-    confusion = _KEPT_IN_SPREAD * model.confusion + strength * 0.05 / (k - 1)
+    confusion = 0.5 * model.confusion + strength * 0.05 / (k - 1)
     np.fill_diagonal(confusion, 0)
-    scatter = _KEPT_IN_SPREAD * model.scatter + strength * _A_LITTLE
-    return replace(model, confusion=confusion, scatter=scatter)
+    return replace(model, confusion=confusion)
 
 
 def fit_noise_model(
@@ -86,10 +81,9 @@ def fit_noise_model(
     """Fits the model to given labels by maximum likelihood.
 
     In turn, by L-BFGS the scales and the chances that all classes share, and by expectation
-    maximisation all chances and the prior of the classes; a prior of shape (1,) stays as it is. The
-    scales have a weak normal prior around their start and around CLIP's own scale (1), which
-    matters for a handful of samples only. Carelessness that is 0 at the start stays 0. Call it
-    within :func:`clipcleaner_plugin.fitting.one_blas_thread`.
+    maximisation all chances. The scales have a weak normal prior around their start and around
+    CLIP's own scale (1), which matters for a handful of samples only. Carelessness that is 0 at
+    the start stays 0. Call it within :func:`clipcleaner_plugin.fitting.one_blas_thread`.
 
     Args:
         evidence: of n samples
@@ -123,9 +117,9 @@ def fit_noise_model(
             break
         before = likelihood
     k = len(model.confusion)
-    rate = 0.5 * np.log(max(weights.sum() / k, 1.0))
-    price = np.count_nonzero(model.confusion) * (np.log(k) + rate)
-    return Fit(model, -likelihood, price + np.count_nonzero(model.scatter) * rate)
+    pairs = np.count_nonzero(model.confusion)
+    price = np.log(k) + 0.5 * np.log(max(weights.sum() / k, 1.0))
+    return Fit(model, -likelihood, pairs * price)
 
 
 def _fit_shared(
@@ -144,18 +138,16 @@ def _fit_shared(
 
     k = len(model.confusion)
     given = torch.from_numpy(labels)[None]
-    of_class = 1 - model.confusion.sum(axis=1) - model.scatter
-    unconfused = torch.from_numpy(of_class.astype(np.float32))[given[0]]
-    confused = torch.from_numpy(model.mistakes)[:, labels]
+    unconfused = torch.from_numpy((1 - model.confusion.sum(axis=1)[labels]).astype(np.float32))
+    confused = torch.from_numpy(model.confusion.astype(np.float32))[:, labels]
     unclear = torch.from_numpy(ambiguity)
     each = torch.from_numpy(weights)
-    offsets = torch.from_numpy(model.prior)[:, None]
 
     def surprise(numbers: torch.Tensor) -> torch.Tensor:
         uniform, lookalike, careless = _chances(numbers[2:])
         logits = sum(
             (s * t for s, t in zip(numbers[:2].exp(), tables, strict=True) if t is not None),
-            start=offsets,
+            start=torch.zeros(1),
         )
         sharp = torch.softmax(logits, dim=0)
         hard = torch.log_softmax(logits * HARD_SCALE, dim=0).gather(0, given).exp()
@@ -208,7 +200,7 @@ def _chances(odds: torch.Tensor) -> torch.Tensor:
 def _fit_chances(
     model: NoiseModel, evidence: Evidence, labels: np.ndarray, weights: np.ndarray
 ) -> tuple[NoiseModel, float]:
-    """Improves the chances of each way to be wrong, and the prior; returns the log-likelihood."""
+    """Improves the chances of the ways to be wrong; returns the log-likelihood too."""
     logits = model.logits(evidence)
     rows, k = np.arange(len(labels)), logits.shape[1]
     sharp = np.exp(log_softmax(logits))
@@ -221,7 +213,6 @@ def _fit_chances(
     total_weight = float(weights.sum())
     class_weight = np.bincount(labels, weights, minlength=k)
     of_label = class_weight / np.maximum(np.bincount(labels, minlength=k), 1)
-    size_of_one = float((of_label * class_weight).sum()) / total_weight
     likelihood = 0.0
     for _ in range(_COUNTS):
         right = plain * model.right[labels]
@@ -229,54 +220,29 @@ def _fit_chances(
         uniform, lookalike = model.uniform / k, model.lookalike * nearby
         careless = model.careless * (mistaken + seen)
         total = right + uniform + confused.sum(axis=1, dtype=np.float64) + lookalike + careless
-        total += sharp @ (model.scatter / k).astype(np.float32)
         total = np.maximum(total, SMALLEST)
         likelihood = float((weights * np.log(total)).sum())
         share = (weights / total).astype(np.float64)
         counts = _sum_by_label(confused * share[:, None].astype(np.float32), labels, k).T
-        kept = np.bincount(labels, (right + model.careless * seen) * share, minlength=k)
-        astray = (uniform + lookalike + model.careless * mistaken) * share
-        sizes = kept + counts.sum(axis=1)
-        sizes += (sharp * astray[:, None].astype(np.float32)).sum(axis=0, dtype=np.float64)
-        at_random = sharp.T @ share.astype(np.float32) / k
-        sizes += at_random * model.scatter
-        scatter = _scatter(model, at_random, sizes, size_of_one) / np.maximum(sizes, 1)
+        sizes = (sharp * ((total - confused.sum(axis=1)) * share)[:, None].astype(np.float32)).sum(
+            axis=0, dtype=np.float64
+        ) + counts.sum(axis=1)
         counts = np.maximum(counts - LEAST_CONFUSED * of_label, 0)
         np.fill_diagonal(counts, 0)
+        kept = np.bincount(labels, (right + model.careless * seen) * share, minlength=k)
         counts[:, kept < np.maximum(LEAST_CONFUSED * of_label, LEAST_KEPT * class_weight)] = 0
         confusion = counts / np.maximum(sizes, 1)[:, None]
-        most = np.minimum(1, _MOST_CONFUSED / np.maximum(confusion.sum(axis=1) + scatter, 1e-9))
+        confusion *= np.minimum(1, _MOST_CONFUSED / np.maximum(confusion.sum(axis=1), 1e-9))[
+            :, None
+        ]
         model = replace(
             model,
             uniform=max(((uniform * share).sum() + _IN_ADVANCE) / total_weight, 1e-4),
             lookalike=max((lookalike * share).sum() / total_weight, 1e-5),
             careless=float((careless * share).sum()) / total_weight,
-            confusion=confusion * most[:, None],
-            scatter=scatter * most,
+            confusion=confusion,
         )
-    if len(model.prior) == 1:
-        return model, likelihood
-    # As many of each class as its labels say, give or take the wrong ones
-    predicted = (sharp * weights[:, None]).sum(axis=0, dtype=np.float64)
-    change = np.log((sizes + _A_CLASS) / (predicted + _A_CLASS))
-    return replace(model, prior=model.prior + change.astype(np.float32)), likelihood
-
-
-def _scatter(
-    model: NoiseModel, at_random: np.ndarray, sizes: np.ndarray, size_of_one: float
-) -> np.ndarray:
-    """How many more labels of each class are arbitrary than usual, (K,); 0 where that is chance.
-
-    Args:
-        model: so far
-        at_random: (K,) expected number of arbitrary labels, for a chance of 1
-        sizes: (K,) expected number of images
-        size_of_one: how many samples a row stands for, on average
-    """
-    arbitrary = at_random * (model.scatter + model.uniform)
-    usual = sizes * np.median(arbitrary / np.maximum(sizes, 1))
-    beyond = LEAST_CONFUSED * size_of_one + 2 * np.sqrt(usual * size_of_one)
-    return np.where(arbitrary - usual > beyond, arbitrary - usual, 0)
+    return model, likelihood
 
 
 def _quantiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

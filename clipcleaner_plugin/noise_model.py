@@ -38,11 +38,11 @@ class Evidence:
 class NoiseModel:
     """The probability of a given label, and of the true one behind it.
 
-    The true label ``k`` has the probability ``p(k) = softmax(b g + a l + c)_k``, of the logits
-    ``g`` of the images and ``l`` of language. The given label ``y`` is then
+    The true label ``k`` has the probability ``p(k) = softmax(b g + a l)_k``, of the logits ``g`` of
+    the images and ``l`` of language. The given label ``y`` is then
 
     - right, ``y = k``, where nothing of the following happened;
-    - any label, with the chance ``uniform``, and in some classes ``scatter[k]`` beyond that;
+    - any label, with the chance ``uniform``;
     - the label that class ``k`` is taken for, with the chance ``confusion[k, y]``;
     - a label that suits the image next to the best, with the chance ``lookalike`` times the rank
       of the image by ambiguity: 0 for the clearest of all, 1 for the least clear.
@@ -56,11 +56,8 @@ class NoiseModel:
         uniform: in [0, 1]
         lookalike: in [0, 1]
         careless: in [0, 1]
-        confusion: (K, K) float64 >= 0 with zeros on the diagonal
-        scatter: (K,) float64 >= 0; with the row of ``confusion`` at most 0.8
+        confusion: (K, K) float64 >= 0 with zeros on the diagonal; rows sum to at most 0.8
         clarities: (Q,) float64, quantiles of how clear images are, ascending; by the fit
-        prior: (K,) float32, ``c``: what makes classes as frequent as they are; or (1,) zeros: all
-            are equally frequent
     """
 
     images_scale: float
@@ -69,20 +66,13 @@ class NoiseModel:
     lookalike: float
     careless: float
     confusion: np.ndarray
-    scatter: np.ndarray
     clarities: np.ndarray = field(default_factory=lambda: np.zeros(1))
-    prior: np.ndarray = field(default_factory=lambda: np.zeros(1, dtype=np.float32))
 
     @property
     def right(self) -> np.ndarray:
         """(K,) chance that a label of each true class is right, where no look-alike is at hand."""
-        wrong = self.uniform + self.lookalike + self.careless + self.scatter
-        return np.maximum(1 - wrong - self.confusion.sum(axis=1), 1e-3)
-
-    @property
-    def mistakes(self) -> np.ndarray:
-        """(K, K) float32 chance that a label of each class becomes each other, by its class."""
-        return (self.confusion + self.scatter[:, None] / len(self.scatter)).astype(np.float32)
+        wrong = self.uniform + self.lookalike + self.careless + self.confusion.sum(axis=1)
+        return np.maximum(1 - wrong, 1e-3)
 
     def ambiguity(self, logits: np.ndarray) -> np.ndarray:
         """About the rank of images by ambiguity, (n,) float32 in [0, 1], 1 for the least clear.
@@ -102,7 +92,7 @@ class NoiseModel:
             parts.append(np.float32(self.images_scale) * evidence.images)
         if evidence.language is not None:
             parts.append(np.float32(self.language_scale) * evidence.language)
-        return sum(parts, start=self.prior)
+        return sum(parts[1:], start=parts[0])
 
     def judge(self, evidence: Evidence, labels: np.ndarray) -> Judgement:
         """Finds out how the given labels of some samples came about.
@@ -122,7 +112,7 @@ class NoiseModel:
         nearby = lookalikes(logits)
         ambiguity = self.ambiguity(logits)
         right = plain * (self.right[labels] + self.careless * (1 - ambiguity))
-        others = sharp * (self.mistakes.T[labels] + np.float32(self.uniform / k))
+        others = sharp * (self.confusion.T[labels].astype(np.float32) + self.uniform / k)
         remaining = sharp.copy()
         remaining[rows, labels] = 0
         remaining /= np.maximum(remaining.sum(axis=1, keepdims=True), SMALLEST)

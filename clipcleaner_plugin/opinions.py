@@ -15,6 +15,8 @@ from . import visual
 from .cleaning import Cleaning, clean_labels, draw_sample
 from .fitting import in_order, one_blas_thread
 from .inputs import Inputs, unit_rows
+from .noise_fit import start_model
+from .noise_model import NoiseModel
 from .visual import VisualModels
 from .zeroshot import ZeroShot
 
@@ -52,7 +54,8 @@ class Opinions:
         num_classes: K
         language: None without text features
         images: None where all samples are of one class
-        cleaning: the first cleaning; None where no image may be judged by others
+        noise: how the labels came about, by the first cleaning
+        offsets: (K,) float32, to be added to the logits of language, by the first cleaning
         lonely: number of samples without another image in their class
     """
 
@@ -64,7 +67,8 @@ class Opinions:
     num_classes: int
     language: ZeroShot | None
     images: VisualModels | None
-    cleaning: Cleaning | None
+    noise: NoiseModel
+    offsets: np.ndarray
     lonely: int
 
     def zeroshot(self, block: slice | np.ndarray, temperature: float) -> np.ndarray | None:
@@ -134,13 +138,14 @@ def form_opinions(
     if inputs.visual_features is not inputs.image_features:
         looks = _gather(inputs.visual_features, rows)
     language = ZeroShot(texts, prompt_reduce) if texts else None
-    images, cleaning = None, None
+    images, noise, offsets = None, start_model(max(k, 2), 1), np.zeros(k, dtype=np.float32)
     if len(np.unique(labels)) > 1:
         doubts = None
         if fold_of.max() >= 0:
             words = _Words(features, language)
             cleaning = _clean(looks, words, labels, fold_of, k)
             doubts = _doubts(cleaning, looks, words, labels, fold_of)
+            noise, offsets = cleaning.model, cleaning.offsets
         images = visual.fit_visual(looks, labels, fold_of, k, doubts, device=device)
     # The only image of its class: a model that has seen it says nothing, others know no such class
     lonely = int(np.sum(fold_of == visual.ALWAYS_TRAIN)) if images else len(rows)
@@ -155,7 +160,8 @@ def form_opinions(
         k,
         language,
         images,
-        cleaning,
+        noise,
+        offsets,
         lonely,
     )
 

@@ -18,11 +18,10 @@ def clusters() -> Clusters:
     return make_clusters(200, CLASSES)
 
 
-@pytest.mark.parametrize("kept", [5, 10, 20])
-@pytest.mark.parametrize("takers", [1, 3])
+@pytest.mark.parametrize(("takers", "kept"), [(1, 10), (1, 20), (3, 5), (3, 20)])
 @pytest.mark.parametrize("with_texts", [True, False])
 def test_a_class_whose_labels_are_lost_to_one_or_all_others_is_found_again(
-    kept: int, takers: int, with_texts: bool
+    takers: int, kept: int, with_texts: bool
 ) -> None:
     data = make_clusters(200, 4, spread=0.1)
     labels = data.truth.copy()
