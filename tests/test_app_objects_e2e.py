@@ -71,7 +71,7 @@ def test_objects_are_found_and_reviewed(digits_in_boxes: fo.Dataset, app: App) -
         dataset.reload()
         worst = cc.load_results(dataset).mislabeled_view()
         ids, suggested = worst.values(["id", f"{FIELD}.clipcleaner_suggestion"])
-        assert len(ids) > 20
+        assert len(ids) > 30
         wait_for_count(page, len(ids))
         enlarge(page)
         take_picture(page, "app-patches")
