@@ -69,8 +69,8 @@ NOISE: dict[str, Draw] = {
     **{f"three partners {r} %": _partners(r / 100) for r in (20, 40)},
     **{f"instance-dependent {r} %": _projected(r / 100) for r in (5, 20, 40)},
     "look-alike 30 %": _lookalike(0.3),
-    "a tenth of the classes scattered": _lost(0.8, absorbed=False),
-    "a tenth of the classes absorbed": _lost(0.8, absorbed=True),
+    "scattered classes 80 %": _lost(0.8, absorbed=False),
+    **{f"absorbed classes {r} %": _lost(r / 100, absorbed=True) for r in (40, 80)},
     NO_NOISE: _injected("symmetric", 0.0),
 }
 

@@ -15,6 +15,7 @@ from benchmarks import detection, report
 from benchmarks.data import DEFAULT_FOLDER, DataMissingError, FeatureSet, load_sets
 from benchmarks.detection import Setting, examine, main, settings
 from benchmarks.figures import calibration, expected_calibration_error, measure
+from benchmarks.noise import lost_noise
 from benchmarks.peers import METHODS, Found
 from benchmarks.settings import HARD, NO_NOISE, NO_TEXT, NOISE, PLAIN, VARIANTS, make_task
 
@@ -79,11 +80,25 @@ def test_noise_is_drawn_by_seed_at_its_rate(noise: str, features: FeatureSet) ->
     assert np.array_equal(task.wrong, task.given != features.labels)
     assert np.array_equal(make_task(features, PLAIN, noise, 1).given, task.given)
     rate = 0.0 if noise == NO_NOISE else int(noise.split()[-2]) / 100
+    if "classes" in noise:
+        rate /= 5  # in one of five classes
     # Symmetric noise may draw the true label again; that of the image has a rate of its own
     # for every sample, normal and cut at 0
     assert task.wrong.mean() == pytest.approx(rate, abs=0.0 if rate == 0 else 0.1)
     if noise != NO_NOISE:
         assert not np.array_equal(make_task(features, PLAIN, noise, 2).given, task.given)
+
+
+@pytest.mark.parametrize("absorbed", [True, False])
+def test_a_tenth_of_the_classes_loses_its_labels_to_one_other_or_to_all(absorbed: bool) -> None:
+    truth = np.repeat(np.arange(20), 50)
+    noisy = lost_noise(truth, 20, 0.8, 0, absorbed)
+    lost = [label for label in range(20) if np.any(noisy[truth == label] != label)]
+    assert len(lost) == 2
+    for label in lost:
+        wrong = noisy[(truth == label) & (noisy != truth)]
+        assert len(wrong) == 40
+        assert (len(np.unique(wrong)) == 1) == absorbed
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
