@@ -13,7 +13,7 @@ from .offsets import fit_offsets, gain_of
 from .zeroshot import log_softmax
 
 GAUSSIAN_SCALE = 0.2  # densities in hundreds of dimensions are far too sure of themselves
-TRUST_EXPONENT = 6
+TRUST_EXPONENT, _SHARPNESS = 6, 4
 _SUPPOSED_NOISE = 0.2  # share of labels taken for arbitrary before anything is known
 _ROUNDS = 4
 _ENOUGH = 1e-3  # change of the labels, in labels a sample, at which the cleaning ends
@@ -145,7 +145,8 @@ def clean_labels(
     found, cost = search.explain(np.zeros(num_classes, dtype=np.float32))
     if language is None:
         return found
-    shares, _ = _joint_opinion(Evidence(images, None), labels, weights)
+    looks, _ = _joint_opinion(Evidence(images, None), labels, weights)
+    shares = _true_shares(looks, labels, start_model(num_classes, GAUSSIAN_SCALE))
     offsets = fit_offsets(language, shares, weights)
     log_size = np.log(weights.sum())
     if gain_of(offsets, language, labels, weights) > num_classes * log_size:
@@ -178,10 +179,11 @@ class _Search:
 
         Noise with a structure, such as pair flips, has two: classes that overlap, or clear classes
         and wrong labels. So it is begun twice, from the given labels, and from what language and
-        images together hold the most probable. The second is believed only if it explains the
-        labels better at its own cost (BIC), also than the first does without its caution: the
-        first always mixes the given labels back in, so that hard images of overlapping classes are
-        not drawn over to their neighbours one after the other.
+        images together hold the most probable, with the confusion of classes that this implies.
+        The second is believed only if it explains the labels better at its own cost (BIC), also
+        than the first does without its caution: the first always mixes the given labels back in,
+        so that hard images of overlapping classes are not drawn over to their neighbours one after
+        the other.
 
         Args:
             offsets: (K,) float32, to be added to the logits of language
@@ -190,7 +192,7 @@ class _Search:
             the explanation, and its negative log-likelihood with the price of its pairs of classes
         """
         language = None if self.language is None else self.language + offsets
-        shares, trust = _joint_opinion(Evidence(self.images, language), self.labels, self.weights)
+        opinion, trust = _joint_opinion(Evidence(self.images, language), self.labels, self.weights)
         price = 0 if trust > 0.5 else 1
 
         def alternate(
@@ -212,7 +214,8 @@ class _Search:
 
         start = start_model(self.given.shape[1], GAUSSIAN_SCALE)
         careful = alternate(self.given, start, 0.5)
-        bold = alternate(shares, _start_from(shares, self.labels, self.weights, start), 0.0)
+        supposed = _start_from(opinion, self.labels, self.weights, start)
+        bold = alternate(_true_shares(opinion, self.labels, supposed), supposed, 0.0)
         believed = careful
         if cost(bold) < cost(careful) and cost(bold) < cost(alternate(self.given, start, 0.0)):
             believed = bold
@@ -236,14 +239,13 @@ def _joint_opinion(
 
     Wrong labels that do not depend on the image lower both agreements by the same factor, so that
     their ratio compares how often the two are *right*; those with a structure mislead the images
-    only. The power turns a clear lead into a decision.
+    only. The power turns a clear lead into a decision. Sharpened, since a model of wrong labels is
+    less sure than it should be.
 
     Returns:
         (n, K) float32 probabilities, and the trust in language, in [0, 1]
     """
     assert evidence.images is not None
-    k = evidence.images.shape[1]
-    rows = np.arange(len(labels))
     images = log_softmax(np.float32(_calibrate(evidence.images, labels, weights)) * evidence.images)
     joint, trust = images, 0.0
     if evidence.language is not None:
@@ -256,11 +258,7 @@ def _joint_opinion(
         by_language, by_images = ((share / best) ** TRUST_EXPONENT for share in right)
         trust = by_language / (by_language + by_images) if by_language + by_images else 0.5
         joint = np.float32(trust) * language + np.float32(1 - trust) * images
-    shares = np.exp(log_softmax(2 * joint))
-    own = shares[rows, labels] * (1 - _SUPPOSED_NOISE)
-    shares *= np.float32(_SUPPOSED_NOISE / k)
-    shares[rows, labels] = own
-    return shares / shares.sum(axis=1, keepdims=True), trust
+    return np.exp(log_softmax(_SHARPNESS * joint)), trust
 
 
 def _calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
@@ -279,15 +277,23 @@ def _calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> f
 
 
 def _start_from(
-    shares: np.ndarray, labels: np.ndarray, weights: np.ndarray, start: NoiseModel
+    opinion: np.ndarray, labels: np.ndarray, weights: np.ndarray, start: NoiseModel
 ) -> NoiseModel:
-    """The confusion of classes that lies in these shares."""
-    k = shares.shape[1]
+    """The confusion of classes that lies in an opinion of the images, (n, K), and their labels."""
+    k = opinion.shape[1]
     counts = np.zeros((k, k))
-    np.add.at(counts, labels, shares * weights[:, None])
+    np.add.at(counts, labels, opinion * weights[:, None])
     counts = counts.T
     sizes = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
     confusion = np.maximum(counts - 1.5, 0) / np.maximum(sizes, 1)[:, None]
     confusion *= np.minimum(1, 0.8 / np.maximum(confusion.sum(axis=1), 1e-9))[:, None]
     return replace(start, confusion=confusion)
+
+
+def _true_shares(opinion: np.ndarray, labels: np.ndarray, model: NoiseModel) -> np.ndarray:
+    """Probability of each true label by an opinion and the confusion, (n, K) float32."""
+    rows, any_label = np.arange(len(labels)), np.float32(_SUPPOSED_NOISE / opinion.shape[1])
+    shares = opinion * (model.confusion.T[labels].astype(np.float32) + any_label)
+    shares[rows, labels] = opinion[rows, labels] * model.right[labels]
+    return shares / shares.sum(axis=1, keepdims=True)
