@@ -34,10 +34,13 @@ def fit_offsets(logits: np.ndarray, shares: np.ndarray, weights: np.ndarray) -> 
     offsets = np.zeros(logits.shape[1])
     for _ in range(_ROUNDS):
         probs = np.exp(log_softmax(logits + offsets.astype(np.float32)))
-        agreement = (1 - _SUPPOSED_NOISE) * np.einsum("nk,nk->n", probs, shares)
-        trusted = weights * agreement / (agreement + noise)
-        wanted = (trusted @ shares).astype(np.float64) + _IN_ADVANCE
-        predicted = (trusted @ probs).astype(np.float64) + _IN_ADVANCE
+        agreement = (1 - _SUPPOSED_NOISE) * (probs * shares).sum(axis=1)
+        trusted = (weights * agreement / (agreement + noise))[:, None]
+        # No product of matrices: how it rounds depends on the number of cores
+        wanted, predicted = (
+            (trusted * table).sum(axis=0, dtype=np.float64) + _IN_ADVANCE
+            for table in (shares, probs)
+        )
         change = np.log(wanted) - np.log(predicted)
         offsets += change
         if np.abs(change).max() < _ENOUGH:

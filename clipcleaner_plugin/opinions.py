@@ -184,11 +184,10 @@ def _clean(
 ) -> Cleaning:
     """The first cleaning, by a part of the samples where they are many."""
     sample = draw_sample(labels, num_classes)
-    logits = words.logits(sample.rows)
     with one_blas_thread():
         return clean_labels(
             features[sample.rows],
-            logits,
+            words.logits(sample.rows),
             labels[sample.rows],
             fold_of[sample.rows],
             sample.weights,

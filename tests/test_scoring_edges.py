@@ -32,15 +32,6 @@ def test_a_class_whose_labels_are_lost_to_one_or_all_others_is_found_again(
     assert np.array_equal(found.verdict == "mislabeled", labels != data.truth)
 
 
-def test_a_class_that_is_small_stays_small() -> None:
-    data = make_clusters(400, 4, spread=0.4)
-    keep = (data.truth != 3) | (np.arange(400) % 80 == 3)  # 5 of 100 are left of one class
-    labels = data.truth[keep]
-    for texts in (data.texts, None):
-        found = score_labels(data.images[keep], labels, texts)
-        assert np.mean(found.suggested_label == labels) > 0.99
-
-
 def test_the_only_image_of_a_class_is_judged_by_language(clusters: Clusters) -> None:
     images = np.concatenate([clusters.images, clusters.texts[[3]], clusters.texts[[0]]])
     keep = np.concatenate([clusters.truth != 3, [True, True]])
