@@ -58,8 +58,8 @@ def torchrun(processes: int, *what: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_rows_spread_over_processes_give_what_one_gives(tmp_path: Path) -> None:
-    data = make_clusters(401, 4, spread=0.4)
-    labels = flip(data.truth, 4, 0.3)
+    data = make_clusters(401, 4, spread=0.3)
+    labels = flip(data.truth, 4, 0.2)
     weights = np.ones((2, 401), dtype=np.float32)
     weights[1, 150:260] = 0
     looks = make_clusters(401, 4, spread=0.6, seed=1).images
