@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .gaussians import GaussianFitter, Gaussians
-from .noise_fit import Fit, fit_noise_model, spread, start_model
+from .noise_fit import LEAST_KEPT, Fit, fit_noise_model, spread, start_model
 from .noise_model import Evidence, NoiseModel
 from .offsets import fit_offsets, gain_of
 from .zeroshot import log_softmax
@@ -16,6 +16,7 @@ GAUSSIAN_SCALE = 0.2  # densities in hundreds of dimensions are far too sure of 
 TRUST_EXPONENT, _SHARPNESS = 6, 4
 _SUPPOSED_NOISE = 0.2  # share of labels taken for arbitrary before anything is known
 _ROUNDS = 4
+_NOT_BY_CHANCE = 10  # labels of a class that are not all wrong
 _ENOUGH = 1e-3  # change of the labels, in labels a sample, at which the cleaning ends
 _LEAST_ROWS, _ROWS_OF_CLASS = 10_000, 30
 
@@ -178,12 +179,12 @@ class _Search:
         """Finds the better of two explanations.
 
         Noise with a structure, such as pair flips, has two: classes that overlap, or clear classes
-        and wrong labels. So it is begun twice, from the given labels, and from what language and
-        images together hold the most probable, with the confusion of classes that this implies.
-        The second is believed only if it explains the labels better at its own cost (BIC), also
-        than the first does without its caution: the first always mixes the given labels back in,
-        so that hard images of overlapping classes are not drawn over to their neighbours one after
-        the other.
+        and wrong labels. So it is begun from the given labels, and from what language and images
+        together hold the most probable, once boldly, with the confusion of classes that this
+        implies, and once mildly, with some weight to the labels. These two are believed only if
+        they explain the labels better at their own cost (BIC), also than the first does without
+        its caution: the first always mixes the given labels back in, so that hard images of
+        overlapping classes are not drawn over to their neighbours one after the other.
 
         Args:
             offsets: (K,) float32, to be added to the logits of language
@@ -197,7 +198,7 @@ class _Search:
 
         def alternate(
             shares: np.ndarray, model: NoiseModel, caution: float
-        ) -> tuple[Gaussians, Fit]:
+        ) -> tuple[Gaussians, Fit, np.ndarray]:
             for turn in range(_ROUNDS):
                 gaussians = self.fitter.fit((1 - caution) * shares + caution * self.given)
                 evidence = Evidence(gaussians.logits(self.features, self.fold_of), language)
@@ -207,20 +208,35 @@ class _Search:
                 model = fit.model
                 if np.abs(shares - before).sum() < _ENOUGH * len(self.labels):
                     break
-            return gaussians, fit
+            return gaussians, fit, shares
 
-        def cost(found: tuple[Gaussians, Fit]) -> float:
+        def cost(found: tuple[Gaussians, Fit, np.ndarray]) -> float:
             return found[1].surprise + price * found[1].price
 
         start = start_model(self.given.shape[1], GAUSSIAN_SCALE)
         careful = alternate(self.given, start, 0.5)
         supposed = _start_from(opinion, self.labels, self.weights, start)
-        bold = alternate(_true_shares(opinion, self.labels, supposed), supposed, 0.0)
+        mild = _cautious_shares(opinion, self.labels)
+        begun = [
+            alternate(_true_shares(opinion, self.labels, supposed), supposed, 0.0),
+            alternate(mild, _start_from(mild, self.labels, self.weights, start), 0.0),
+        ]
         believed = careful
+        bold = min(
+            (found for found in begun if not self._denies_a_class(found[2])),
+            key=cost,
+            default=careful,
+        )
         if cost(bold) < cost(careful) and cost(bold) < cost(alternate(self.given, start, 0.0)):
             believed = bold
-        gaussians, fit = believed
+        gaussians, fit, _ = believed
         return Cleaning(gaussians, fit.model, offsets), fit.surprise + fit.price
+
+    def _denies_a_class(self, shares: np.ndarray) -> bool:
+        """Whether all labels of a class are said to be wrong, as misleading names would have it."""
+        sizes = self.weights @ self.given
+        kept = self.weights @ (self.given * shares)
+        return bool(np.any((kept < LEAST_KEPT * sizes) & (sizes >= _NOT_BY_CHANCE)))
 
 
 def _posterior(model: NoiseModel, evidence: Evidence, labels: np.ndarray) -> np.ndarray:
@@ -289,6 +305,16 @@ def _start_from(
     confusion = np.maximum(counts - 1.5, 0) / np.maximum(sizes, 1)[:, None]
     confusion *= np.minimum(1, 0.8 / np.maximum(confusion.sum(axis=1), 1e-9))[:, None]
     return replace(start, confusion=confusion)
+
+
+def _cautious_shares(opinion: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Probability of each true label by half of an opinion's log-odds, if a fifth is arbitrary."""
+    rows = np.arange(len(labels))
+    shares = np.sqrt(opinion)
+    own = shares[rows, labels] * (1 - _SUPPOSED_NOISE)
+    shares *= np.float32(_SUPPOSED_NOISE / opinion.shape[1])
+    shares[rows, labels] = own
+    return shares / shares.sum(axis=1, keepdims=True)
 
 
 def _true_shares(opinion: np.ndarray, labels: np.ndarray, model: NoiseModel) -> np.ndarray:

@@ -150,7 +150,9 @@ def fuse(opinions: Opinions, block: slice, fusion: Fusion) -> Fused:
     joint = judged.right + judged.wrong
     best = judged.others[np.arange(len(labels)), other] / joint
     silent = None if evidence.images is None else np.all(evidence.images == 0, axis=1)
-    language = _first_choice(evidence.language, fusion.language_alone, None, len(labels))
+    # What the names say is told as they are, so that those which mislead are named
+    words = None if evidence.language is None else evidence.language - opinions.offsets
+    language = _first_choice(words, fusion.language_alone, None, len(labels))
     images = _first_choice(evidence.images, fusion.images_alone, silent, len(labels))
     return Fused(
         judged.log_odds,

@@ -12,7 +12,7 @@ from noisy_digits import make_samples
 from operators_at_work import form
 
 import clipcleaner_plugin as cc
-from clipcleaner_plugin import rough_times
+from clipcleaner_plugin import rough_times, speeds
 from clipcleaner_plugin.rough_times import guess_scoring, guess_speed
 
 Maker = Callable[..., fo.Dataset]
@@ -59,7 +59,11 @@ def test_a_cpu_is_measured() -> None:
 
 
 @pytest.mark.usefixtures("plugin", "two_cores")
-def test_the_form_says_it_before_anything_was_computed(dataset: Maker, tmp_path: Path) -> None:
+def test_the_form_says_it_before_anything_was_computed(
+    dataset: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Other tests have measured speeds, which the store keeps
+    monkeypatch.setattr(speeds, "_path", lambda: tmp_path / "speeds.json")
     made = dataset(make_samples(tmp_path, 50))
 
     def said(**params: object) -> str:
