@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import fiftyone as fo
 import fiftyone.core.odm as foo
 import numpy as np
 
+from benchmarks.clock import Clock
 from benchmarks.machine import describe
 from clipcleaner_plugin.embed import EmbeddingReport
 from clipcleaner_plugin.embeddings import fill_vector_field
@@ -88,7 +88,7 @@ def measure(count: int, scratch: Path) -> Iterator[str]:
     """Times everything on a new dataset, checks what was written, and yields table rows."""
     columns = make_columns(count)
     vectors = np.random.default_rng(1).normal(size=(count, DIM)).astype(np.float32)
-    dataset = fo.Dataset()
+    dataset, clock = fo.Dataset(), Clock()
     try:
         dataset.add_samples([fo.Sample(f"/none/{i}.jpg") for i in range(count)], progress=False)
         ids = dataset.values("id")
@@ -97,14 +97,6 @@ def measure(count: int, scratch: Path) -> Iterator[str]:
         for field in ("theirs_vectors", "saved_vectors"):
             dataset.add_sample_field(field, fo.VectorField)
         report = EmbeddingReport((), count, {})
-        seconds: dict[str, float] = {}
-
-        def clock(name: str, work: Callable[[], Any]) -> Any:
-            began = time.perf_counter()
-            result = work()
-            seconds[name] = time.perf_counter() - began
-            print(f"{name}: {seconds[name]:.1f} s", file=sys.stderr, flush=True)
-            return result
 
         def write(prefix: str, work: Callable[[], None]) -> None:
             work()
@@ -125,7 +117,7 @@ def measure(count: int, scratch: Path) -> Iterator[str]:
         assert dataset.values("ours_suggestion.label") == columns["suggestion"]
     finally:
         dataset.delete()
-    yield from table(seconds, count)
+    yield from table(clock.seconds, count)
 
 
 def table(seconds: dict[str, float], count: int) -> Iterator[str]:

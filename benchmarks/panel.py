@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from bson import ObjectId
 
 import clipcleaner_plugin as cc
+from benchmarks.clock import Clock
 from benchmarks.machine import describe
 from clipcleaner_plugin import kept_statistics
 from clipcleaner_plugin.review import preview_review
@@ -74,18 +74,9 @@ def multiply(dataset: fo.Dataset, count: int) -> None:
 
 def measure(count: int) -> Iterator[str]:
     """Times the steps of the panel on a run of so many samples, and yields table rows."""
-    dataset = seed_dataset()
+    dataset, clock = seed_dataset(), Clock()
     try:
         multiply(dataset, count)
-        seconds: dict[str, float] = {}
-
-        def clock(name: str, work: Callable[[], Any]) -> Any:
-            began = time.perf_counter()
-            result = work()
-            seconds[name] = time.perf_counter() - began
-            print(f"{name}: {seconds[name]:.2f} s", file=sys.stderr, flush=True)
-            return result
-
         results = cc.load_results(dataset)
         found = clock("count", lambda: kept_statistics.count_again(results))
         assert found.verdicts == {**dict.fromkeys(found.verdicts, 0), **results.counts()}
@@ -118,7 +109,7 @@ def measure(count: int) -> Iterator[str]:
         assert after.current and after.statistics.counts["mislabeled"] == shown - 2 * REVIEWED
     finally:
         dataset.delete()
-    yield from table(seconds, count)
+    yield from table(clock.seconds, count)
 
 
 def _evidence(results: Any) -> Any:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
 from .gaussians import GaussianFitter, Gaussians
 from .noise_fit import LEAST_KEPT, Fit, fit_noise_model, spread, start_model
 from .noise_model import Evidence, NoiseModel
-from .offsets import fit_offsets, gain_of
+from .offsets import SUPPOSED_NOISE, fit_offsets, gain_of
 from .zeroshot import log_softmax
 
 GAUSSIAN_SCALE = 0.2  # densities in hundreds of dimensions are far too sure of themselves
 TRUST_EXPONENT, _SHARPNESS = 6, 4
-_SUPPOSED_NOISE = 0.2  # share of labels taken for arbitrary before anything is known
 _ROUNDS = 4
 _NOT_BY_CHANCE = 10  # labels of a class that are not all wrong
 _ENOUGH = 1e-3  # change of the labels, in labels a sample, at which the cleaning ends
@@ -147,7 +147,7 @@ def clean_labels(
     if language is None:
         return found
     looks, _ = _joint_opinion(Evidence(images, None), labels, weights)
-    shares = _true_shares(looks, labels, start_model(num_classes, GAUSSIAN_SCALE))
+    shares = _by_confusion(looks, labels, start_model(num_classes, GAUSSIAN_SCALE))
     offsets = fit_offsets(language, shares, weights)
     log_size = np.log(weights.sum())
     if gain_of(offsets, language, labels, weights) > num_classes * log_size:
@@ -155,6 +155,20 @@ def clean_labels(
         if other_cost + 2 * log_size < cost:
             return other
     return found
+
+
+class _Explanation(NamedTuple):
+    """What one search came to.
+
+    Attributes:
+        gaussians: what the classes look like
+        fit: how their labels came about
+        shares: (n, K) float32, the probability of each true label
+    """
+
+    gaussians: Gaussians
+    fit: Fit
+    shares: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -196,9 +210,7 @@ class _Search:
         opinion, trust = _joint_opinion(Evidence(self.images, language), self.labels, self.weights)
         price = 0 if trust > 0.5 else 1
 
-        def alternate(
-            shares: np.ndarray, model: NoiseModel, caution: float
-        ) -> tuple[Gaussians, Fit, np.ndarray]:
+        def alternate(shares: np.ndarray, model: NoiseModel, caution: float) -> _Explanation:
             for turn in range(_ROUNDS):
                 gaussians = self.fitter.fit((1 - caution) * shares + caution * self.given)
                 evidence = Evidence(gaussians.logits(self.features, self.fold_of), language)
@@ -208,34 +220,32 @@ class _Search:
                 model = fit.model
                 if np.abs(shares - before).sum() < _ENOUGH * len(self.labels):
                     break
-            return gaussians, fit, shares
+            return _Explanation(gaussians, fit, shares)
 
-        def cost(found: tuple[Gaussians, Fit, np.ndarray]) -> float:
-            return found[1].surprise + price * found[1].price
+        def cost(found: _Explanation) -> float:
+            return found.fit.surprise + price * found.fit.price
 
         start = start_model(self.given.shape[1], GAUSSIAN_SCALE)
-        careful = alternate(self.given, start, 0.5)
-        supposed = _start_from(opinion, self.labels, self.weights, start)
-        mild = _cautious_shares(opinion, self.labels)
-        begun = [
-            alternate(_true_shares(opinion, self.labels, supposed), supposed, 0.0),
-            alternate(mild, _start_from(mild, self.labels, self.weights, start), 0.0),
-        ]
-        believed = careful
-        bold = min(
-            (found for found in begun if not self._denies_a_class(found[2])),
-            key=cost,
-            default=careful,
+        believed = alternate(self.given, start, 0.5)
+        bold = _start_from(opinion, self.labels, self.weights, start)
+        mild_shares = _by_labels(opinion, self.labels)
+        mild = _start_from(mild_shares, self.labels, self.weights, start)
+        begun = (
+            alternate(_by_confusion(opinion, self.labels, bold), bold, 0.0),
+            alternate(mild_shares, mild, 0.0),
         )
-        if cost(bold) < cost(careful) and cost(bold) < cost(alternate(self.given, start, 0.0)):
-            believed = bold
-        gaussians, fit, _ = believed
-        return Cleaning(gaussians, fit.model, offsets), fit.surprise + fit.price
+        better = [f for f in begun if cost(f) < cost(believed) and not self._denies_a_class(f)]
+        if better:
+            best = min(better, key=cost)
+            if cost(best) < cost(alternate(self.given, start, 0.0)):
+                believed = best
+        cleaning = Cleaning(believed.gaussians, believed.fit.model, offsets)
+        return cleaning, believed.fit.surprise + believed.fit.price
 
-    def _denies_a_class(self, shares: np.ndarray) -> bool:
+    def _denies_a_class(self, found: _Explanation) -> bool:
         """Whether all labels of a class are said to be wrong, as misleading names would have it."""
         sizes = self.weights @ self.given
-        kept = self.weights @ (self.given * shares)
+        kept = self.weights @ (self.given * found.shares)
         return bool(np.any((kept < LEAST_KEPT * sizes) & (sizes >= _NOT_BY_CHANCE)))
 
 
@@ -285,7 +295,7 @@ def _calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> f
 
     def cost(scale: float) -> float:
         probs = np.exp(log_softmax(np.float32(scale) * logits)[rows, labels].astype(np.float64))
-        mixed = np.log((1 - _SUPPOSED_NOISE) * probs + _SUPPOSED_NOISE / k)
+        mixed = np.log((1 - SUPPOSED_NOISE) * probs + SUPPOSED_NOISE / k)
         return -float((weights * mixed).sum())
 
     found = minimize_scalar(cost, bounds=(0.01, 1), method="bounded", options={"xatol": 0.01})
@@ -307,19 +317,27 @@ def _start_from(
     return replace(start, confusion=confusion)
 
 
-def _cautious_shares(opinion: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Probability of each true label by half of an opinion's log-odds, if a fifth is arbitrary."""
+def _by_labels(opinion: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Probability of each true label by half an opinion's log-odds, if a fifth is arbitrary."""
+    any_label = np.float32(SUPPOSED_NOISE / opinion.shape[1])
+    return _weighted(np.sqrt(opinion), labels, 1 - SUPPOSED_NOISE, any_label)
+
+
+def _by_confusion(opinion: np.ndarray, labels: np.ndarray, model: NoiseModel) -> np.ndarray:
+    """Probability of each true label by an opinion and the confusion of classes."""
+    any_label = np.float32(SUPPOSED_NOISE / opinion.shape[1])
+    wrong = model.confusion.T[labels].astype(np.float32) + any_label
+    return _weighted(opinion, labels, model.right[labels], wrong)
+
+
+def _weighted(
+    opinion: np.ndarray,
+    labels: np.ndarray,
+    right: float | np.ndarray,
+    wrong: np.float32 | np.ndarray,
+) -> np.ndarray:
+    """An opinion times how probable it is that a label is right or, for other classes, wrong."""
     rows = np.arange(len(labels))
-    shares = np.sqrt(opinion)
-    own = shares[rows, labels] * (1 - _SUPPOSED_NOISE)
-    shares *= np.float32(_SUPPOSED_NOISE / opinion.shape[1])
-    shares[rows, labels] = own
-    return shares / shares.sum(axis=1, keepdims=True)
-
-
-def _true_shares(opinion: np.ndarray, labels: np.ndarray, model: NoiseModel) -> np.ndarray:
-    """Probability of each true label by an opinion and the confusion, (n, K) float32."""
-    rows, any_label = np.arange(len(labels)), np.float32(_SUPPOSED_NOISE / opinion.shape[1])
-    shares = opinion * (model.confusion.T[labels].astype(np.float32) + any_label)
-    shares[rows, labels] = opinion[rows, labels] * model.right[labels]
+    shares = opinion * wrong
+    shares[rows, labels] = opinion[rows, labels] * right
     return shares / shares.sum(axis=1, keepdims=True)

@@ -81,7 +81,7 @@ def fit_fusion(opinions: Opinions) -> Fusion:
     """
     with one_blas_thread():
         sample = draw_sample(opinions.labels, opinions.num_classes)
-        evidence = gather_evidence(opinions, sample.rows)
+        evidence = gather_evidence(opinions, sample.rows, _words(opinions, sample.rows))
         labels = opinions.labels[sample.rows]
         start = spread(replace(opinions.noise, images_scale=REGRESSION_SCALE))
         fit = partial(fit_noise_model, labels=labels, weights=sample.weights)
@@ -122,8 +122,15 @@ def _information(opinions: Opinions, rows: np.ndarray) -> float:
     return UNSEEN_C * len(opinions.labels) / k * (1 - 1 / k) * variance
 
 
-def gather_evidence(opinions: Opinions, rows: np.ndarray | slice) -> Evidence:
-    """The logits of both opinions for some rows.
+def _words(opinions: Opinions, rows: np.ndarray | slice) -> np.ndarray | None:
+    """What the class names say of some rows, as they are: (n, K) float32 logits, or None."""
+    return opinions.zeroshot(rows, LANGUAGE_TEMPERATURE)
+
+
+def gather_evidence(
+    opinions: Opinions, rows: np.ndarray | slice, words: np.ndarray | None
+) -> Evidence:
+    """The logits of both opinions for some rows, those of ``words`` with the offsets of the names.
 
     A class that the images' model has never seen gets ``VISUAL_FLOOR``, since its lack of samples
     is no proof against it; a row on which it has no opinion is all zeros.
@@ -133,16 +140,14 @@ def gather_evidence(opinions: Opinions, rows: np.ndarray | slice) -> Evidence:
         images = opinions.unseen(rows)
         images = np.maximum(images, np.float32(np.log(VISUAL_FLOOR)))
         images[np.isnan(images[:, 0])] = 0
-    language = opinions.zeroshot(rows, LANGUAGE_TEMPERATURE)
-    if language is not None:
-        language += opinions.offsets
-    return Evidence(images, language)
+    return Evidence(images, None if words is None else words + opinions.offsets)
 
 
 def fuse(opinions: Opinions, block: slice, fusion: Fusion) -> Fused:
     """Judges the given labels of a block of rows."""
     labels = opinions.labels[block]
-    evidence = gather_evidence(opinions, block)
+    words = _words(opinions, block)
+    evidence = gather_evidence(opinions, block, words)
     judged = fusion.model.judge(evidence, labels)
     doubt = judged.doubt
     wrong = doubt > 0.5
@@ -150,8 +155,7 @@ def fuse(opinions: Opinions, block: slice, fusion: Fusion) -> Fused:
     joint = judged.right + judged.wrong
     best = judged.others[np.arange(len(labels)), other] / joint
     silent = None if evidence.images is None else np.all(evidence.images == 0, axis=1)
-    # What the names say is told as they are, so that those which mislead are named
-    words = None if evidence.language is None else evidence.language - opinions.offsets
+    # By the names as they are, so that those which mislead are found
     language = _first_choice(words, fusion.language_alone, None, len(labels))
     images = _first_choice(evidence.images, fusion.images_alone, silent, len(labels))
     return Fused(

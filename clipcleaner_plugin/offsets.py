@@ -7,7 +7,7 @@ import numpy as np
 from .zeroshot import log_softmax
 
 _IN_ADVANCE = 1.0  # images that each class has, and is given, before one was seen
-_SUPPOSED_NOISE = np.float32(0.2)  # share of images that belong to any class, whatever is said
+SUPPOSED_NOISE = 0.2  # share of labels taken for arbitrary before anything is known
 _ROUNDS = 20
 _ENOUGH = 0.02  # largest change of an offset at which they are found
 
@@ -30,11 +30,11 @@ def fit_offsets(logits: np.ndarray, shares: np.ndarray, weights: np.ndarray) -> 
     Returns:
         (K,) float32 offsets
     """
-    noise = _SUPPOSED_NOISE / logits.shape[1]
+    right, noise = np.float32(1 - SUPPOSED_NOISE), np.float32(SUPPOSED_NOISE / logits.shape[1])
     offsets = np.zeros(logits.shape[1])
     for _ in range(_ROUNDS):
         probs = np.exp(log_softmax(logits + offsets.astype(np.float32)))
-        agreement = (1 - _SUPPOSED_NOISE) * (probs * shares).sum(axis=1)
+        agreement = right * (probs * shares).sum(axis=1)
         trusted = (weights * agreement / (agreement + noise))[:, None]
         # No product of matrices: how it rounds depends on the number of cores
         wanted, predicted = (
@@ -62,6 +62,6 @@ def gain_of(
     rows, gain = np.arange(len(labels)), 0.0
     for sign, table in ((1, logits + offsets), (-1, logits)):
         probs = np.exp(log_softmax(table)[rows, labels].astype(np.float64))
-        mixed = (1 - _SUPPOSED_NOISE) * probs + _SUPPOSED_NOISE / logits.shape[1]
+        mixed = (1 - SUPPOSED_NOISE) * probs + SUPPOSED_NOISE / logits.shape[1]
         gain += sign * float((weights * np.log(mixed)).sum())
     return gain

@@ -11,6 +11,7 @@ import numpy as np
 from .class_report import ClassReport, class_report
 from .fields import VERDICTS
 from .rules import noise_rate
+from .scoring import no_label_text
 from .targets import LEFT_OUT
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 # A record lists this many unreadable images by name; the count is of all
 _MAX_FAILURES = 1000
 _MAX_NAMES = 10  # in a sentence
-_NO_LABEL = "{} of {} {} have no label and are unscorable"  # of the scores, too
 
 
 def make_record(
@@ -40,7 +40,7 @@ def make_record(
         scores.visual_label,
         len(targets.classes),
     )
-    objects = _are_objects(targets)
+    objects = targets.ids != targets.sample_ids
     no_vector = np.isnan(image_features).any(axis=1)
     reasons: Counter[str] = Counter()
     for i in np.flatnonzero(scores.verdict == "unscorable"):
@@ -63,23 +63,20 @@ def make_record(
         "class_report": [vars(row) for row in report],
         "failures": dict(list(failures.items())[:_MAX_FAILURES]),
         "failure_count": len(failures),
-        "warnings": [*_about_labels(targets, scores), *_about_names(targets.classes, report)],
+        "warnings": [
+            *_about_labels(targets, scores, "object" if objects else "sample"),
+            *_about_names(targets.classes, report),
+        ],
         "seconds": round(seconds, 3),
     }
 
 
-def _are_objects(targets: Targets) -> bool:
-    return targets.ids != targets.sample_ids
-
-
-def _about_labels(targets: Targets, scores: LabelScores) -> list[str]:
+def _about_labels(targets: Targets, scores: LabelScores, unit: str) -> list[str]:
     """The warnings of the scores, but that what a reviewer dropped does have a label."""
-    unit = "objects" if _are_objects(targets) else "samples"
     missing = sum(reason != LEFT_OUT for reason in targets.unusable.values())
-    said = _NO_LABEL.format(len(targets.unusable), len(targets.ids), "samples")
-    told = [_NO_LABEL.format(missing, len(targets.ids), unit)] if missing else []
-    others = [text for text in scores.warnings if text != said]
-    return [*told, *others] if said in scores.warnings else others
+    told = [no_label_text(missing, len(targets.ids), unit)] if missing else []
+    said = no_label_text(len(targets.unusable), len(targets.ids))
+    return [*told, *(text for text in scores.warnings if text != said)]
 
 
 def _about_names(classes: Sequence[str], report: Sequence[ClassReport]) -> list[str]:

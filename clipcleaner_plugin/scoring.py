@@ -254,6 +254,11 @@ def _fused(opinions: Opinions, fusion: Fusion) -> Fused:
     return Fused(*(np.concatenate([getattr(block, name) for block in blocks]) for name in names))
 
 
+def no_label_text(missing: int, total: int, unit: str = "sample") -> str:
+    """Says how many have no label."""
+    return f"{missing} of {total} {unit}s have no label and are unscorable"
+
+
 def _warnings(inputs: Inputs, opinions: Opinions) -> tuple[str, ...]:
     """What a user should know of a result, in sentences."""
     labels, n = inputs.labels, len(inputs.labels)
@@ -266,7 +271,7 @@ def _warnings(inputs: Inputs, opinions: Opinions) -> tuple[str, ...]:
             "or all zero) and are unscorable"
         )
     if not has_label.all():
-        out.append(f"{np.sum(~has_label)} of {n} samples have no label and are unscorable")
+        out.append(no_label_text(int(np.sum(~has_label)), n))
     if inputs.num_classes == 1:
         out.append("There is only one class, so that no label can be wrong: nothing was scored")
     elif len(np.unique(labels[has_image & has_label])) == 1:

@@ -19,14 +19,14 @@ from .options import COMPUTE
 if TYPE_CHECKING:
     from clipcleaner_plugin.brain import CLIPCleanerConfig
 
-# What the advanced options begin with where there is no earlier run
-METHOD: dict[str, Any] = {
-    "theta_gmm": 0.5,
-    "theta_cons": 0.8,
-    "temperature": 0.07,
-    "folds": 5,
-    "seed": 51,
-}
+_METHOD = ("theta_gmm", "theta_cons", "temperature", "folds", "seed")
+
+
+def usual_method() -> dict[str, Any]:
+    """Returns what the options of the method begin with where there is no earlier run."""
+    from clipcleaner_plugin.brain import CLIPCleanerConfig
+
+    return _method(CLIPCleanerConfig())
 
 
 @contextmanager
@@ -62,12 +62,16 @@ def begin_with_earlier_run(
 def _values(ctx: foo.executor.ExecutionContext, config: CLIPCleanerConfig) -> dict[str, Any]:
     basic = {"label_field": config.label_field, "alpha": config.alpha}
     basic |= {"model": config.model, "pretrained": config.pretrained}
-    advanced = {name: getattr(config, name) for name in METHOD}
-    advanced |= {"class_prompts": config.prompts_file, **_embeddings(ctx, config)}
-    usual: dict[str, Any] = {**METHOD, "embeddings": COMPUTE, "store_embeddings": True}
+    advanced = {**_method(config), **_embeddings(ctx, config)}
+    advanced["class_prompts"] = config.prompts_file
+    usual: dict[str, Any] = {**usual_method(), "embeddings": COMPUTE, "store_embeddings": True}
     differs = any(v is not None and v != usual.get(name) for name, v in advanced.items())
     given = {name: value for name, value in {**basic, **advanced}.items() if value is not None}
     return {**given, "advanced": differs}
+
+
+def _method(config: CLIPCleanerConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in _METHOD}
 
 
 def _embeddings(ctx: foo.executor.ExecutionContext, config: CLIPCleanerConfig) -> dict[str, Any]:

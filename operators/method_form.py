@@ -12,7 +12,7 @@ from fiftyone.core.collections import SampleCollection
 
 from clipcleaner_plugin.layout import Layout, field_layout
 
-from .earlier import METHOD
+from .earlier import usual_method
 from .forms import input_loading, invalidate
 from .options import COMPUTE
 from .thresholds import explanations, threshold_slider
@@ -32,7 +32,7 @@ def input_advanced(
         samples, label_field: what is worked on
         earlier: values of an earlier run to begin with
     """
-    begin = {"advanced": False, **METHOD, **earlier}
+    begin = {"advanced": False, **usual_method(), **earlier}
     view = types.SwitchView()
     inputs.bool("advanced", default=begin["advanced"], label="Advanced options", view=view)
     if not ctx.params.get("advanced", False):

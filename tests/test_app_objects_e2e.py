@@ -87,21 +87,18 @@ def test_objects_are_found_and_reviewed(digits_in_boxes: fo.Dataset, app: App) -
         assert decisions(dataset) == {**before, ids[0]: (before[ids[0]][0], "confirmed")}
 
         panel = page.locator('[data-cy="panel-content-clipcleaner"]')
-        select(page, 0)
-        form = open_review(page, panel, "Accept suggestions")
-        form.get_by_text("1 selected object").wait_for()
-        submit(form, "Relabel")
-        page.get_by_text("1 object relabeled").first.wait_for()
-        wait_for_count(page, len(ids) - 2)
-        assert decisions(dataset)[ids[1]] == (suggested[1], "relabeled")
-
-        select(page, 0)
-        form = open_review(page, panel, "Drop")
-        form.get_by_text("1 selected object").wait_for()
-        submit(form, "Drop")
-        page.get_by_text("1 object dropped").first.wait_for()
-        wait_for_count(page, len(ids) - 3)
+        for left, action, button, said in (
+            (len(ids) - 2, "Accept suggestions", "Relabel", "relabeled"),
+            (len(ids) - 3, "Drop", "Drop", "dropped"),
+        ):
+            select(page, 0)
+            form = open_review(page, panel, action)
+            form.get_by_text("1 selected object").wait_for()
+            submit(form, button)
+            page.get_by_text(f"1 object {said}").first.wait_for()
+            wait_for_count(page, left)
         panel.get_by_text(f"{len(ids) - 3} of 200 labels still look wrong").wait_for()
+        assert decisions(dataset)[ids[1]] == (suggested[1], "relabeled")
         assert decisions(dataset)[ids[2]] == (before[ids[2]][0], "dropped")
 
         for _ in range(3):
@@ -116,17 +113,17 @@ def test_objects_are_found_and_reviewed(digits_in_boxes: fo.Dataset, app: App) -
         form = open_operator(page, "Apply CLIPCleaner")
         form.get_by_text("whatever patches the grid shows").wait_for()
         form.get_by_text("200 objects, 0 embeddings to compute").wait_for()
-        before_at = finished_at(dataset)
+        before_at = begun_at(dataset)
         assert before_at
         submit(form)
         finish(page)
-        again_at = finished_at(dataset)
+        again_at = begun_at(dataset)
         assert again_at and again_at > before_at
         assert cc.load_results(dataset).record["samples"] == 200
 
 
-def finished_at(dataset: fo.Dataset) -> str | None:
-    """When the run began, if it has come to its end."""
+def begun_at(dataset: fo.Dataset) -> str | None:
+    """When the run was begun that has come to its end."""
     dataset.reload()
     info = cc.get_run_info(dataset)
     return str(info["timestamp"]) if info["finished"] else None

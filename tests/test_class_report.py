@@ -71,7 +71,7 @@ def test_exactly_the_spoilt_names_of_real_classes_are_named(kind: str, shared_da
         cleaned = draw_noise(caltech.labels, k, "symmetric", 0.03, seed)
         found = report(
             given,
-            (caltech.features @ changed.T).argmax(axis=1),
+            (caltech.features @ changed.T).round(5).argmax(axis=1),  # equal names tie
             k,
             suggested=cleaned,
             visual_label=cleaned,
