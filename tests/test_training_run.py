@@ -27,6 +27,7 @@ from training_bundles import (
     write_bundle,
 )
 
+from training import checkpoint
 from training import train as program
 from training.bundle import read_bundle
 from training.plan import Plan, plan_epoch
@@ -34,10 +35,6 @@ from training.recipes import choose_recipe
 from training.report import epoch_line
 
 SHORT = ("--epochs", "2", "--lr", "0.1")
-
-
-def interrupt(row: dict[str, Any]) -> None:
-    raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
@@ -119,13 +116,23 @@ def test_who_joins_is_counted_and_how_many_rightly(tmp_path: Path) -> None:
         assert f"{name} {end[name]} ({share:.0%} right)" in said[-1]
 
 
-def test_tensorboard_where_it_is_installed(bundle: Path, tmp_path: Path) -> None:
-    """Every number of metrics.jsonl is there once, also after an interruption."""
+def test_tensorboard_where_it_is_installed(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every number of metrics.jsonl is there once, also of an epoch that had to be repeated."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    with pytest.raises(KeyboardInterrupt):
-        train(bundle, tmp_path, *SHORT, on_epoch=interrupt)
+    save_last = checkpoint.save_last
+
+    def interrupted(folder: Path, state: dict[str, Any]) -> None:
+        if state["epoch"] == 2:  # its numbers are written, and it does not count yet
+            raise KeyboardInterrupt
+        save_last(folder, state)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(checkpoint, "save_last", interrupted)
+        train(bundle, tmp_path, *SHORT)
     train(bundle, tmp_path, *SHORT)
     board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     rows = metrics(tmp_path)
