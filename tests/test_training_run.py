@@ -91,6 +91,27 @@ def test_what_a_run_writes(bundle: Path, tmp_path: Path) -> None:
     assert (config["preset"], config["recipe"], config["seed"]) == ("auto", "mixfix", 3047)
 
 
+def test_the_best_on_validation_are_the_weights_of_that_epoch(tmp_path: Path) -> None:
+    """At a rate so high that accuracies jump; of equal epochs the later one."""
+    folder = make_bundle(tmp_path / "b", val=12)
+    options = ("--epochs", "8", "--lr", "0.3", "--milestones", "8")
+    for seed in range(1, 20):
+        out = tmp_path / str(seed)
+        results = train(folder, out, *options, "--seed", str(seed))
+        rows = metrics(out)
+        val, test = ([row[f"{split}_accuracy"] for row in rows] for split in ("val", "test"))
+        tops = [i for i, accuracy in enumerate(val) if accuracy == max(val)]
+        if len(tops) > 1 and tops[-1] < 7 and test[tops[-1]] != test[-1]:
+            break
+    else:
+        pytest.fail("no seed has two best epochs before the last one")
+    best = rows[tops[-1]]
+    assert results["best"] == {
+        name: best[name] for name in ("epoch", "val_accuracy", "test_accuracy")
+    }
+    assert results["last"]["epoch"] == 8 and results["last"]["test_accuracy"] == test[-1]
+
+
 def test_who_joins_is_counted_and_how_many_rightly(tmp_path: Path) -> None:
     """Against the set in the checkpoint, with trusted labels for every other sample."""
     folder = make_bundle(tmp_path / "b", selected=0.5)
@@ -197,6 +218,10 @@ def test_an_epoch_is_as_long_as_the_whole_training_split(
     if recipe == "mixfix":  # every class as often as the largest one, pass after pass
         largest = max(Counter(r["label"] for r in rows if r["selected"]).values())
         assert set(Counter(r["label"] for r in first[: 10 * largest]).values()) == {largest}
+    else:  # nobody again before everybody has been drawn
+        size = int(choose_recipe(recipe, read_bundle(folder)).members.sum())
+        once = plans[0].indices.flat[:size]
+        assert len(set(once.tolist())) == len(once) == min(size, 160)
 
 
 def test_a_weight_of_zero_leaves_a_sample_out(tmp_path: Path) -> None:
