@@ -90,11 +90,16 @@ def confusion_figure(confusions: Sequence[tuple[str, str, int]]) -> Any:
     return figure.update_layout(title=f"Mislabeled: given and suggested labels{more}")
 
 
-def class_figure(classes: Mapping[str, ClassStatistics], unit: str = "sample") -> Any:
+def class_figure(
+    classes: Mapping[str, ClassStatistics],
+    words: Mapping[str, float | None],
+    unit: str = "sample",
+) -> Any:
     """Bars by given class: share mislabeled; how often its name is language's choice; count.
 
     Args:
         classes: given label → statistics; the 30 with the largest share mislabeled are shown
+        words: class → how often the names choose it where it is probably right; None = unknown
         unit ("sample"): what is counted
     """
     import plotly.graph_objects as go
@@ -107,7 +112,7 @@ def class_figure(classes: Mapping[str, ClassStatistics], unit: str = "sample") -
     figure = go.Figure()
     columns: tuple[tuple[str, str, list[Any], str], ...] = (
         ("mislabeled", COLORS["mislabeled"], [c.mislabeled / c.count for c in shown], ".1%"),
-        ("words agree", "#4c8dd6", [_or_none(c.words) for c in shown], ".0%"),
+        ("words agree", "#4c8dd6", [words.get(name) for name in names], ".0%"),
         (f"{unit}s", COLORS[REVIEWED], [c.count for c in shown], ","),
     )
     for i, (title, color, values, text) in enumerate(columns):
@@ -136,7 +141,3 @@ def class_figure(classes: Mapping[str, ClassStatistics], unit: str = "sample") -
     figure.update_layout(showlegend=False, bargap=0.15)
     more = f" (the {MAX_CLASSES} with the largest share)" if len(classes) > MAX_CLASSES else ""
     return figure.update_layout(title=f"By given label{more}")
-
-
-def _or_none(value: float) -> float | None:
-    return value if value == value else None  # JSON has no NaN

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from itertools import compress
@@ -181,6 +182,22 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
             name: ClassReport(**row) for name, row in zip(self.record["classes"], rows, strict=True)
         }
 
+    def word_shares(self, statistics: RunStatistics) -> dict[str, float | None]:
+        """Returns how often the class names alone choose a class, None where nobody can say.
+
+        Asked of the samples that probably belong to the class, whatever their label. Of runs that
+        have no report, only how often the names choose the given label is known; that is little
+        for a class of wrong labels, too, however good its name.
+
+        Args:
+            statistics: of the run
+        """
+        report = self.class_report()
+        if report:
+            return {name: row.words for name, row in report.items()}
+        found = {name: row.words for name, row in statistics.classes.items()}
+        return {name: None if math.isnan(share) else share for name, share in found.items()}
+
     def headline(self) -> str:
         """Returns the result in one line."""
         counts = self.counts()
@@ -349,7 +366,7 @@ class CLIPCleanerResults(ReviewMethods, fob.BrainResults):
         return {
             "scores": score_figure(statistics.histogram, unit),
             "confusions": confusion_figure(statistics.confusions),
-            "classes": class_figure(statistics.classes, unit),
+            "classes": class_figure(statistics.classes, self.word_shares(statistics), unit),
         }
 
 

@@ -106,9 +106,16 @@ class CLIPCleanerPanel(foo.Panel):
         self._show(ctx, kind="mislabeled", given=ctx.params["y"], suggested=ctx.params["x"])
 
     def on_class(self, ctx: foo.executor.ExecutionContext) -> None:
-        """A bar of a class was clicked: its mislabeled samples, or all of them."""
-        kind = "mislabeled" if ctx.params["trace_idx"] == 0 else None
-        self._show(ctx, kind=kind, given=ctx.params["y"])
+        """A bar of a class was clicked: its mislabeled samples, what belongs to it, or all of it.
+
+        The second bar is a share of what probably belongs to the class, where the run says that.
+        """
+        name, place = ctx.params["y"], ctx.params["trace_idx"]
+        state = run_state(ctx)
+        if place == 1 and state.results is not None and state.results.class_report():
+            self._show(ctx, kind=None, suggested=name)
+        else:
+            self._show(ctx, kind="mislabeled" if place == 0 else None, given=name)
 
     def _show(self, ctx: foo.executor.ExecutionContext, kind: str | None, **choice: Any) -> None:
         show_samples(ctx, ctx.panel.state.run, kind, **choice)
@@ -195,7 +202,7 @@ class CLIPCleanerPanel(foo.Panel):
         add_tabs(panel, tab, self.on_input)
         if tab != "thresholds":
             clicks = {"scores": self.on_score, "confusions": self.on_cell, "classes": self.on_class}
-            add_plot(panel, tab, statistics, results.layout.unit, clicks[tab])
+            add_plot(panel, tab, results, statistics, clicks[tab])
             return
         handlers = {
             "change": self.on_input,

@@ -41,8 +41,9 @@ _WHAT = {
     ),
     "classes": (
         "**Mislabeled**: share of a class that looks wrong. **Words agree**: how often the class "
-        "name alone would choose the given label; little means that the name says nothing to the "
-        "model, and prompts would help. Click a bar to see what it counts."
+        "name alone would be chosen for what probably belongs to the class, whatever its label; "
+        "little means that the name says nothing to the model, and prompts would help. Click a bar "
+        "to see what it counts; of *words agree*, all that probably belongs to the class."
     ),
     "thresholds": (
         "Move a slider to see what it would change. Nothing is changed until you apply it, and "
@@ -167,11 +168,16 @@ def add_tabs(panel: types.Object, tab: str, on_change: Handler) -> None:
 
 
 def add_plot(
-    panel: types.Object, tab: str, statistics: RunStatistics, unit: str, on_click: Handler
+    panel: types.Object,
+    tab: str,
+    results: CLIPCleanerResults,
+    statistics: RunStatistics,
+    on_click: Handler,
 ) -> None:
     """Adds the figure of a tab; it is part of the layout, so that no event carries it back."""
     from clipcleaner_plugin.plots import class_figure, confusion_figure, score_figure
 
+    unit = results.layout.unit
     if tab == "confusions" and not statistics.confusions:
         panel.md("No label looks wrong: there is nothing to compare.", name="nothing")
         return
@@ -183,7 +189,7 @@ def add_plot(
         figure = confusion_figure(statistics.confusions)
         margin = {"t": 8, "l": 8, "r": 0, "b": 8}
     else:
-        figure = class_figure(statistics.classes, unit)
+        figure = class_figure(statistics.classes, results.word_shares(statistics), unit)
         margin = {"t": 32, "l": 8, "r": 8, "b": 8}
     figure.update_layout(title=None, margin=margin, dragmode=False)
     parts = figure.to_plotly_json()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import fiftyone as fo
 import fiftyone.operators as foo
@@ -13,6 +12,7 @@ import pytest
 from noisy_digits import make_samples
 from noisy_features import CLASSES, Noisy
 from operators_at_work import form, module, requests, uri
+from panel_at_work import Panel, shown
 
 import clipcleaner_plugin as cc
 from clipcleaner_plugin import kept_statistics
@@ -29,41 +29,6 @@ def noisy(dataset: Maker) -> fo.Dataset:
     made = Noisy(dataset)
     made.apply(key="run")
     return made.dataset
-
-
-class Panel:
-    """The state of a panel, between the events that the App sends."""
-
-    def __init__(self, dataset: fo.Dataset) -> None:
-        self.dataset = dataset
-        self.state: dict[str, Any] = {}
-        self.parts: dict[str, Any] = {}
-
-    def send(self, method: str, **params: Any) -> dict[str, dict[str, Any]]:
-        """Sends an event; returns what the panel asks of the App: ``{operator: parameters}``."""
-        sent = {"panel_id": "p", "__method__": method, "panel_state": self.state, **params}
-        result = foo.execute_operator(uri("clipcleaner"), {"dataset": self.dataset}, params=sent)
-        asked: dict[str, dict[str, Any]] = {}
-        for name, found in requests(result):
-            if name == "patch_panel_state":
-                self.state.update(found["state"])
-            elif name == "show_panel_output":
-                self.parts = found["output"]["type"]["properties"]
-            else:
-                asked[name] = found
-        self.dataset.reload()
-        return asked
-
-    def said(self, name: str) -> str:
-        return str(self.parts[name]["default"])
-
-    def buttons(self, row: str) -> dict[str, Any]:
-        found = self.parts[row]["type"]["properties"]
-        return {name: button["view"]["label"] for name, button in found.items()}
-
-
-def shown(dataset: fo.Dataset, asked: dict[str, Any]) -> fo.DatasetView:
-    return fo.DatasetView._build(dataset, asked["set_view"]["view"])
 
 
 def test_it_opens_on_the_latest_run_and_changes_nothing(noisy: fo.Dataset) -> None:
@@ -183,29 +148,6 @@ def test_class_names_to_rewrite_are_named(dataset: Maker) -> None:
     panel.send("on_load")
     (said,) = [line for line in panel.said("summary").splitlines() if line.startswith("⚠")]
     assert "mean little to the model: `dog`. Apply again with prompts" in said
-
-
-@pytest.mark.parametrize("tab", ["scores", "confusions", "classes"])
-def test_every_figure_reaches_the_app_as_plain_lists(noisy: fo.Dataset, tab: str) -> None:
-    panel = Panel(noisy)
-    panel.send("on_load")
-    panel.state["tab"] = tab
-    panel.send("on_input")
-    figure = panel.parts[f"plot_{tab}"]["view"]
-    assert "template" not in figure["layout"], "the App has colors of its own"
-    for trace in figure["data"]:
-        for axis in "xyz":
-            assert isinstance(trace.get(axis, []), list | tuple)
-
-
-def test_a_run_whose_labels_were_cleared_has_empty_figures(noisy: fo.Dataset) -> None:
-    noisy.clear_sample_field("ground_truth")
-    panel = Panel(noisy)
-    panel.send("on_load")
-    for tab in ("scores", "confusions", "classes"):
-        panel.state["tab"] = tab
-        panel.send("on_input")
-    assert len(panel.parts["plot_classes"]["view"]["data"][0]["y"]) == 0
 
 
 def test_thresholds_are_tried_and_applied_and_taken_back(noisy: fo.Dataset) -> None:

@@ -1,0 +1,104 @@
+"""The figures of the panel: what they count, and what a click on them shows."""
+
+from __future__ import annotations
+
+import fiftyone as fo
+import pytest
+from noisy_features import CLASSES, Maker, Noisy
+from panel_at_work import Panel, shown
+
+import clipcleaner_plugin as cc
+
+pytestmark = pytest.mark.usefixtures("plugin")
+
+
+@pytest.fixture
+def noisy(dataset: Maker) -> fo.Dataset:
+    made = Noisy(dataset)
+    made.apply(key="run")
+    return made.dataset
+
+
+def opened(dataset: fo.Dataset, tab: str) -> Panel:
+    panel = Panel(dataset)
+    panel.send("on_load")
+    panel.open(tab)
+    return panel
+
+
+@pytest.mark.parametrize("tab", ["scores", "confusions", "classes"])
+def test_every_figure_reaches_the_app_as_plain_lists(noisy: fo.Dataset, tab: str) -> None:
+    panel = Panel(noisy)
+    panel.send("on_load")
+    panel.state["tab"] = tab
+    panel.send("on_input")
+    figure = panel.parts[f"plot_{tab}"]["view"]
+    assert "template" not in figure["layout"], "the App has colors of its own"
+    for trace in figure["data"]:
+        for axis in "xyz":
+            assert isinstance(trace.get(axis, []), list | tuple)
+
+
+def test_a_run_whose_labels_were_cleared_has_empty_figures(noisy: fo.Dataset) -> None:
+    noisy.clear_sample_field("ground_truth")
+    panel = Panel(noisy)
+    panel.send("on_load")
+    for tab in ("scores", "confusions", "classes"):
+        panel.state["tab"] = tab
+        panel.send("on_input")
+    assert len(panel.parts["plot_classes"]["view"]["data"][0]["y"]) == 0
+
+
+def test_the_bars_of_the_classes_are_those_of_the_statistics(noisy: fo.Dataset) -> None:
+    results = cc.load_results(noisy, "run")
+    mislabeled, words, counts = opened(noisy, "classes").bars("classes")
+    classes, report = results.statistics().classes, results.class_report()
+    order = sorted(classes, key=lambda k: (-classes[k].mislabeled / classes[k].count, k))
+    for bars in (mislabeled, words, counts):
+        assert list(bars["y"]) == order
+    assert mislabeled["x"] == [classes[k].mislabeled / classes[k].count for k in order]
+    assert words["x"] == [report[k].words for k in order] != mislabeled["x"]
+    assert counts["x"] == [classes[k].count for k in order]
+
+
+def test_wrong_labels_do_not_speak_against_the_name_of_a_class(dataset: Maker) -> None:
+    made = Noisy(dataset, wrong=0)
+    labels = made.dataset.values("trusted.label")
+    given = ["cat" if label == "dog" else label for label in labels]
+    dogs = [i for i, label in enumerate(labels) if label == "dog"]
+    for i in dogs[::4]:  # some are left, so that it is a class
+        given[i] = "dog"
+    made.dataset.set_values("ground_truth.label", given)
+    results = made.apply(key="run")
+    cats = results.statistics().classes["cat"]
+    assert cats.words < 0.65 and 50 < cats.mislabeled < cats.count, "half of them are wrong"
+    _, words, _ = opened(made.dataset, "classes").bars("classes")
+    assert dict(zip(words["y"], words["x"], strict=True))["cat"] > 0.95
+    assert dict(zip(words["y"], words["x"], strict=True))["dog"] > 0.95
+
+
+def test_of_a_run_without_a_report_the_words_are_asked_about_the_labels(noisy: fo.Dataset) -> None:
+    results = cc.load_results(noisy, "run")
+    del results.record["class_report"]
+    results.save()
+    panel = opened(noisy, "classes")
+    _, words, _ = panel.bars("classes")
+    classes = results.statistics().classes
+    assert words["x"] == [classes[k].words for k in words["y"]]
+    asked = panel.send("on_class", y="cat", trace_idx=1)
+    assert len(shown(noisy, asked)) == classes["cat"].count
+
+
+def test_a_run_without_class_names_has_no_opinion_of_them(dataset: Maker) -> None:
+    made = Noisy(dataset)
+    made.apply(key="run", text_features=None, model=None)
+    _, words, _ = opened(made.dataset, "classes").bars("classes")
+    assert words["x"] == [None] * 3
+
+
+def test_a_click_on_words_agree_shows_what_they_were_asked_about(noisy: fo.Dataset) -> None:
+    panel, report = opened(noisy, "classes"), cc.load_results(noisy, "run").class_report()
+    for name in CLASSES:
+        found = shown(noisy, panel.send("on_class", y=name, trace_idx=1))
+        assert found.distinct("run_suggestion.label") == [name]
+        assert len(found) == report[name].judged
