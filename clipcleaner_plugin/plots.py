@@ -5,24 +5,31 @@ They hold lists, not arrays: the App's plotly does not read the packed arrays of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .statistics import ClassStatistics
 from .tally import BINS
-from .views import REVIEWED
+from .views import SETTLED
 
+_GREY = "#8a8f98"
 COLORS = {
+    "clean": "#2fa866",
     "mislabeled": "#e0483e",
     "uncertain": "#e0a526",
-    "clean": "#2fa866",
-    REVIEWED: "#8a8f98",
+    SETTLED: _GREY,
 }
+# Share of a bin: what stands before another bar is narrower, so that both can be seen and clicked
+_WIDTHS = {"clean": 1.0, "mislabeled": 0.8, "uncertain": 0.55, SETTLED: 0.3}
 MAX_CLASSES = 30
 
 
 def score_figure(histogram: Mapping[str, Sequence[int]], unit: str = "sample") -> Any:
-    """Histogram of the clean score, stacked by verdict.
+    """Histogram of the clean score by verdict.
+
+    The axis is logarithmic, since most scores are near 0 or 1. Bars stand before each other: of
+    stacked ones, no height on such an axis could be read.
 
     Args:
         histogram: verdict → counts of equal bins from 0 to 1
@@ -37,17 +44,23 @@ def score_figure(histogram: Mapping[str, Sequence[int]], unit: str = "sample") -
             figure.add_bar(
                 x=centres,
                 y=list(histogram[state]),
-                width=[1 / BINS] * BINS,
+                width=[_WIDTHS[state] / BINS] * BINS,
                 name=state,
                 marker={"color": color},
                 hovertemplate="%{y:,} " + state + ", score about %{x:.2f}<extra></extra>",
             )
+    most = max(map(max, histogram.values()))
     return figure.update_layout(
-        barmode="stack",
+        barmode="overlay",
         bargap=0,
         title="Clean score by verdict",
         xaxis={"title": "clean score: probability that the label is right", "range": [0, 1]},
-        yaxis={"title": f"{unit}s", "type": "log", "dtick": 1},
+        yaxis={
+            "title": f"{unit}s (logarithmic)",
+            "type": "log",
+            "dtick": 1,
+            "range": [math.log10(0.5), math.log10(max(most, 1)) + 0.1],  # one alone has a bar, too
+        },
     )
 
 
@@ -113,7 +126,7 @@ def class_figure(
     columns: tuple[tuple[str, str, list[Any], str], ...] = (
         ("mislabeled", COLORS["mislabeled"], [c.mislabeled / c.count for c in shown], ".1%"),
         ("words agree", "#4c8dd6", [words.get(name) for name in names], ".0%"),
-        (f"{unit}s", COLORS[REVIEWED], [c.count for c in shown], ","),
+        (f"{unit}s", _GREY, [c.count for c in shown], ","),
     )
     for i, (title, color, values, text) in enumerate(columns):
         figure.add_bar(

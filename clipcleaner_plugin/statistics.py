@@ -11,7 +11,7 @@ from .decisions import DROPPED
 from .fields import VERDICTS
 from .rules import NoiseRate, noise_rate_of
 from .tally import BINS, Tally
-from .views import OPEN_SET, REVIEWED, TO_REVIEW
+from .views import OPEN_SET, REVIEWED, SETTLED, TO_REVIEW
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RunStatistics:
 
     Attributes:
         counts: samples by verdict; those that its view leaves out, because a reviewer has decided
-            about them, under "reviewed" instead
+            about them, under "settled" instead
         verdicts: samples by verdict, whatever a reviewer has decided
         noise: the estimated share of wrong labels, with a 95 % interval
         histogram: the same keys → :data:`BINS` counts of the clean score from 0 to 1
@@ -75,13 +75,13 @@ def statistics_of(tally: Tally, names: Sequence[str]) -> RunStatistics:
     Returns:
         the statistics; beyond 40,000 classes those with the most samples
     """
-    states = (*VERDICTS, REVIEWED)
+    states = (*VERDICTS, SETTLED)
     counts, verdicts, decided = Counter[str](), Counter[str](), 0
     histogram = {state: [0] * BINS for state in states}
     for (verdict, decision, place), (n, *_) in tally.scores.items():
         verdicts[verdict] += int(n)
         decided += int(n) if decision else 0
-        state = REVIEWED if _left_out(verdict, decision) else verdict
+        state = SETTLED if _left_out(verdict, decision) else verdict
         counts[state] += int(n)
         if place is not None:  # 1 itself belongs to the last bin
             histogram[state][min(int(place), BINS - 1)] += int(n)

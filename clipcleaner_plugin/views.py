@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DISAGREEMENT, LEAST_CERTAIN, NEAR_THRESHOLD, OPEN_SET, REVIEWED = (
     "disagreement", "least_certain", "near_threshold", "open_set", "reviewed",
 )  # fmt: skip
+# What the views of the verdicts leave out; the statistics count it, and no list offers it
+SETTLED = "settled"
 TO_REVIEW = ("mislabeled", "uncertain")
 _NEAR = 0.1
 _LITTLE = 0.5
@@ -92,7 +94,8 @@ def run_view(
     Args:
         dataset: the dataset
         config: the run
-        kind (None): one of :data:`KINDS`; None = all samples of the run
+        kind (None): one of :data:`KINDS`, or "settled", what the views of the verdicts leave out;
+            None = all samples of the run
         given (None): the given label
         suggested (None): the suggested label
         scores (None): (low, high) of the clean score, low <= score < high; 1 includes 1
@@ -141,6 +144,10 @@ def _rule(
     if kind in VERDICTS:
         left_out = DECISIONS if kind in TO_REVIEW else (DROPPED,)
         return [verdict == kind, ~is_decided(layout, left_out)], score_field
+    if kind == SETTLED:
+        listed = verdict.is_in(list(TO_REVIEW)) & is_decided(layout)
+        dropped = verdict.is_in(list(VERDICTS)) & is_decided(layout, (DROPPED,))
+        return [listed | dropped], score_field
     offered = kinds_of(dataset, config)
     if kind not in offered:
         raise ValueError(f"this run has no view {kind!r}; choose one of {', '.join(offered)}")

@@ -199,7 +199,7 @@ class CLIPCleanerPanel(foo.Panel):
         if state.added:
             add_added(panel, state.added, self.on_start)
         add_review(panel, self.on_review)
-        add_tabs(panel, tab, self.on_input)
+        add_tabs(panel, tab, statistics, self.on_input)
         if tab != "thresholds":
             clicks = {"scores": self.on_score, "confusions": self.on_cell, "classes": self.on_class}
             add_plot(panel, tab, results, statistics, clicks[tab])

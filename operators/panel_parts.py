@@ -34,7 +34,10 @@ REVIEW = {
     "undo_review": "Undo",
 }
 _WHAT = {
-    "scores": "How probable it is that a label is right. Click a bar to see what it counts.",
+    "scores": (
+        "How probable it is that a label is right. The axis is logarithmic, and bars stand before "
+        "each other. Click one to see what it counts."
+    ),
     "confusions": (
         "Labels that look wrong: what they are called (rows) and what they look like (columns). "
         "Click a cell to see what it counts."
@@ -158,13 +161,16 @@ def add_review(panel: types.Object, on_review: Handler) -> None:
         buttons.btn(action, label=label, variant="outlined", on_click=on_review, params=params)
 
 
-def add_tabs(panel: types.Object, tab: str, on_change: Handler) -> None:
+def add_tabs(panel: types.Object, tab: str, statistics: RunStatistics, on_change: Handler) -> None:
     """Adds the tabs, and what the chosen one shows, in words."""
     view = types.TabsView()
     for name, label in TABS.items():
         view.add_choice(name, label=label)
     panel.str("tab", view=view, on_change=on_change)
-    panel.md(_WHAT[tab], name=f"about_{tab}")
+    text = _WHAT[tab]
+    if tab == "scores" and statistics.counts["settled"]:
+        text += " *Settled*: reviewed, and so in the list of no verdict any more."
+    panel.md(text, name=f"about_{tab}")
 
 
 def add_plot(

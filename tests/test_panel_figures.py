@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fiftyone as fo
+import numpy as np
 import pytest
 from noisy_features import CLASSES, Maker, Noisy
 from panel_at_work import Panel, shown
@@ -102,3 +103,34 @@ def test_a_click_on_words_agree_shows_what_they_were_asked_about(noisy: fo.Datas
         found = shown(noisy, panel.send("on_class", y=name, trace_idx=1))
         assert found.distinct("run_suggestion.label") == [name]
         assert len(found) == report[name].judged
+
+
+def test_every_bar_of_the_scores_shows_what_it_counts(noisy: fo.Dataset) -> None:
+    results = cc.load_results(noisy, "run")
+    results.confirm_labels(results.mislabeled_view()[:4])
+    results.confirm_labels(results.clean_view()[:3])
+    results.drop(results.clean_view()[10:12])
+    panel = opened(noisy, "scores")
+    assert "*Settled*: reviewed" in panel.said("about_scores")
+    found = panel.bars("scores")
+    assert sum(sum(bars["y"]) for bars in found) == 240, "each label in one bar"
+    names = [bars["name"] for bars in found]
+    assert {"clean", "mislabeled", "settled"} <= set(names)
+    assert sum(found[names.index("settled")]["y"]) == 6
+    for bars in found:
+        for place in np.flatnonzero(bars["y"]):
+            asked = panel.send("on_score", idx=int(place), trace=bars["name"])
+            assert len(shown(noisy, asked)) == bars["y"][place], (bars["name"], place)
+
+
+def test_bars_on_a_logarithmic_axis_are_not_stacked(noisy: fo.Dataset) -> None:
+    panel = opened(noisy, "scores")
+    layout, bars = panel.parts["plot_scores"]["view"]["layout"], panel.bars("scores")
+    assert layout["barmode"] == "overlay" and "logarithmic" in layout["yaxis"]["title"]["text"]
+    low, high = layout["yaxis"]["range"]
+    assert low < 0 and 10**high > max(max(found["y"]) for found in bars)
+    widths = [found["width"][0] for found in bars]
+    assert widths == sorted(widths, reverse=True) and len(set(widths)) == len(widths), (
+        "none hides another"
+    )
+    assert "Settled" not in panel.said("about_scores")

@@ -63,10 +63,10 @@ def rows(results: Any) -> list[dict[str, Any]]:
 
 
 def state(row: dict[str, Any]) -> str:
-    """The verdict, or "reviewed" where the view of the verdict leaves the sample out."""
+    """The verdict, or "settled" where the view of the verdict leaves the sample out."""
     if row["review"] == "dropped":
-        return "reviewed"
-    return "reviewed" if row["review"] and row["verdict"] in VERDICTS[:2] else row["verdict"]
+        return "settled"
+    return "settled" if row["review"] and row["verdict"] in VERDICTS[:2] else row["verdict"]
 
 
 def test_statistics_are_those_of_a_loop_over_the_samples(results: Any) -> None:
@@ -100,12 +100,13 @@ def test_statistics_are_those_of_a_loop_over_the_samples(results: Any) -> None:
 def test_views_show_what_the_statistics_count(results: Any) -> None:
     found, samples = results.statistics(), rows(results)
     counts = found.in_views
-    for kind in (*VERDICTS, "reviewed"):
-        assert len(results.view(kind)) == counts[kind], kind
+    for kind in (*VERDICTS, "reviewed", "settled"):
+        assert len(results.view(kind)) == counts[kind] > 0, kind
+    assert counts["settled"] < counts["reviewed"], "clean labels that were confirmed stay clean"
     assert counts["reviewed"] == sum(row["review"] is not None for row in samples)
     assert len(results.view("open_set")) == counts["open_set"] > 10
     assert found.verdicts == results.counts()
-    for kind in VERDICTS:
+    for kind in (*VERDICTS, "settled"):
         for i, n in enumerate(found.histogram[kind]):
             assert len(results.view(kind, scores=(i / BINS, (i + 1) / BINS))) == n, (kind, i)
     for given, suggested, n in found.confusions:
