@@ -24,7 +24,13 @@ _HINTS: dict[type, str] = {
     fo.Keypoints: "put a box around each, in a Detections field",
     fo.Segmentation: "segmentation.to_detections() makes objects of it, for a Detections field",
 }
-
+# From what is no image to images
+_WAYS_OUT = {
+    "video": (
+        '. Make a dataset of the frames: dataset.to_frames(sample_frames=True).clone("frames"), '
+        "which needs ffmpeg. The labels of frames come along, those of whole videos do not"
+    ),
+}
 
 LEFT_OUT = "dropped in a review"
 
@@ -62,7 +68,8 @@ def check_images(samples: SampleCollection) -> None:
     if samples._is_generated:
         raise ValueError(
             f"{samples.view()._root_dataset.name!r}: views of patches, clips or frames are not "
-            "supported; pass the dataset or an ordinary view of its samples"
+            "supported; pass the dataset or an ordinary view of its samples, or of frames a "
+            'dataset of their own: view.clone("frames")'
         )
     if not samples:
         what = "view" if isinstance(samples, fo.DatasetView) else "dataset"
@@ -77,7 +84,7 @@ def check_images(samples: SampleCollection) -> None:
     if samples.media_type != "image":
         raise ValueError(
             f"{samples._root_dataset.name!r} holds {samples.media_type} samples; only images are "
-            "supported"
+            f"supported{_WAYS_OUT.get(samples.media_type, '')}"
         )
 
 

@@ -62,6 +62,10 @@ def run_state(ctx: foo.executor.ExecutionContext) -> RunState:
 
     keys, key = sorted(list_runs(ctx.dataset)), current_run(ctx)
     if key is None:
+        refusal = _refusal(ctx)
+        if refusal is not None:
+            problem = f"**CLIPCleaner cannot work on these samples.** {refusal}."
+            return RunState(keys, None, problem=problem, can_start=False)
         if not label_fields(ctx.dataset):
             unfit = (f"* {text}" for text in unfit_labels(ctx.dataset))
             problem = "\n".join([_NO_LABELS, *unfit])
@@ -76,6 +80,21 @@ def run_state(ctx: foo.executor.ExecutionContext) -> RunState:
         return RunState(keys, key, problem=_problem(ctx, key))
     recent = recent_statistics(results)
     return RunState(keys, key, results, *recent, added=_added(ctx, results, recent.statistics))
+
+
+def _refusal(ctx: foo.executor.ExecutionContext) -> str | None:
+    """Why no run is possible on the dataset, nor on the view, such as one slice of groups."""
+    from clipcleaner_plugin.targets import check_images
+
+    refusals = []
+    for samples in (ctx.dataset, ctx.view):
+        try:
+            check_images(samples)
+        except ValueError as error:
+            refusals.append(str(error))
+        else:
+            return None
+    return refusals[0]
 
 
 def _added(

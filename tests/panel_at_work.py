@@ -14,13 +14,15 @@ class Panel:
 
     def __init__(self, dataset: fo.Dataset) -> None:
         self.dataset = dataset
+        self.view: fo.DatasetView | None = None  # what the grid shows, where it is not all
         self.state: dict[str, Any] = {}
         self.parts: dict[str, Any] = {}
 
     def send(self, method: str, **params: Any) -> dict[str, dict[str, Any]]:
         """Sends an event; returns what the panel asks of the App: ``{operator: parameters}``."""
         sent = {"panel_id": "p", "__method__": method, "panel_state": self.state, **params}
-        result = foo.execute_operator(uri("clipcleaner"), {"dataset": self.dataset}, params=sent)
+        context = {"dataset": self.dataset} if self.view is None else {"view": self.view}
+        result = foo.execute_operator(uri("clipcleaner"), context, params=sent)
         asked: dict[str, dict[str, Any]] = {}
         for name, found in requests(result):
             if name == "patch_panel_state":

@@ -215,6 +215,48 @@ def test_without_labels_it_says_what_is_missing(dataset: Maker) -> None:
     assert panel.buttons("ways_out") == {}
 
 
+def test_videos_are_refused_with_a_way_out(dataset: Maker, tmp_path: Path) -> None:
+    labels = [fo.Classification(label="ab"[i % 2]) for i in range(8)]
+    video = fo.Sample("/none.mp4", ground_truth=labels[0])
+    pictures = [sample.filepath for sample in make_samples(tmp_path, 8)]
+    for i, (path, label) in enumerate(zip(pictures, labels, strict=True)):
+        video.frames[i + 1] = fo.Frame(filepath=path, ground_truth=label)
+    videos = dataset([video])
+    way_out = 'dataset.to_frames(sample_frames=True).clone("frames")'
+    panel = Panel(videos)
+    assert panel.send("on_load") == {}
+    assert "only images are supported" in panel.said("problem")
+    assert way_out in panel.said("problem") and panel.buttons("ways_out") == {}
+    blocked = form("apply_clipcleaner", videos)["blocked"]
+    assert blocked["invalid"] and way_out in blocked["view"]["description"]
+
+    with pytest.raises(ValueError, match=r'view\.clone\("frames"\)'):
+        cc.apply_clipcleaner(videos.to_frames())
+    frames = videos.to_frames().clone()  # as the sentence says, of frames that are files already
+    try:
+        panel = Panel(frames)
+        panel.send("on_load")
+        assert panel.buttons("ways_out") == {"start": "Find wrong labels"}
+        options = {"model": cc.TINY_CLIP, "pretrained": None, "progress": False}
+        assert sum(cc.apply_clipcleaner(frames, **options).counts().values()) == 8
+    finally:
+        frames.delete()
+
+
+def test_of_groups_a_slice_can_be_examined(dataset: Maker) -> None:
+    group, label = fo.Group(), fo.Classification(label="a")
+    names = ("left", "right")
+    grouped = dataset(
+        [fo.Sample(f"/{n}.jpg", ground_truth=label, group=group.element(n)) for n in names]
+    )
+    panel = Panel(grouped)
+    panel.send("on_load")
+    assert "pass one slice of it" in panel.said("problem") and panel.buttons("ways_out") == {}
+    panel.view = grouped.select_group_slices("left")
+    panel.send("on_change_view")
+    assert panel.buttons("ways_out") == {"start": "Find wrong labels"}
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
