@@ -78,16 +78,17 @@ def test_a_click_shows_its_samples(noisy_digits: fo.Dataset, results: Any, app: 
         wait_for_count(page, n["mislabeled"])
         take_picture(page, "app-panel")
 
-        click_at(page, bars(panel)[-1])  # the verdicts are stacked in this order: clean comes last
+        clean = panel.locator("g.trace.bars").first  # the widest bars, before which others stand
+        click_at(page, clean.locator("g.point path").last)
         sure = results.view("clean", scores=(31 / 32, 1))
         wait_for_count(page, len(sure))
 
         panel.get_by_role("tab", name="Confusions").click()
         panel.get_by_text("Click a cell").wait_for()
         given, suggested, pairs = results.confusions()[0]
-        take_picture(page, "app-panel-confusions")
         click_cell(page, panel, given, suggested)
         wait_for_count(page, pairs)
+        take_picture(page, "app-panel-confusions")
 
         panel.get_by_role("tab", name="Classes").click()
         panel.get_by_text("Words agree:").wait_for()
@@ -95,9 +96,9 @@ def test_a_click_shows_its_samples(noisy_digits: fo.Dataset, results: Any, app: 
             results.statistics().classes.items(),
             key=lambda item: item[1].mislabeled / item[1].count,
         )
-        take_picture(page, "app-panel-classes")
         click_at(page, bars(panel)[0])
         wait_for_count(page, worst[1].mislabeled)
+        take_picture(page, "app-panel-classes")
 
         form = more_views(page, panel)
         form.get_by_text("Near the threshold").click()
