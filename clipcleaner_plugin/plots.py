@@ -99,8 +99,15 @@ def confusion_figure(confusions: Sequence[tuple[str, str, int]]) -> Any:
     figure.update_xaxes(title={"text": "suggested label", "standoff": 8}, **ticks)
     title = {"text": "given label", "standoff": 8}
     figure.update_yaxes(title=title, autorange="reversed", **ticks)
-    more = f" (the {MAX_CLASSES} most frequent)" if len(weight) > MAX_CLASSES else ""
+    note = confusion_note(confusions)
+    more = f" ({note})" if note else ""
     return figure.update_layout(title=f"Mislabeled: given and suggested labels{more}")
+
+
+def confusion_note(confusions: Sequence[tuple[str, str, int]]) -> str:
+    """Says which labels a heat map shows, where it does not show all of them; else nothing."""
+    n = len({label for given, suggested, _ in confusions for label in (given, suggested)})
+    return f"the {MAX_CLASSES} most frequent of {n:,} labels" if n > MAX_CLASSES else ""
 
 
 def class_figure(
@@ -152,5 +159,14 @@ def class_figure(
         figure.update_layout({f"xaxis{i + 1}": axis})
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False, automargin=True)
     figure.update_layout(showlegend=False, bargap=0.15)
-    more = f" (the {MAX_CLASSES} with the largest share)" if len(classes) > MAX_CLASSES else ""
+    note = class_note(classes)
+    more = f" ({note})" if note else ""
     return figure.update_layout(title=f"By given label{more}")
+
+
+def class_note(classes: Mapping[str, ClassStatistics]) -> str:
+    """Says which classes the bars are of, where they are not of all of them; else nothing."""
+    n = len(classes)
+    if n <= MAX_CLASSES:
+        return ""
+    return f"the {MAX_CLASSES} of {n:,} classes with the largest share mislabeled"

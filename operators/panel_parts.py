@@ -167,10 +167,21 @@ def add_tabs(panel: types.Object, tab: str, statistics: RunStatistics, on_change
     for name, label in TABS.items():
         view.add_choice(name, label=label)
     panel.str("tab", view=view, on_change=on_change)
-    text = _WHAT[tab]
+    panel.md(_WHAT[tab] + _note(tab, statistics), name=f"about_{tab}")
+
+
+def _note(tab: str, statistics: RunStatistics) -> str:
+    """What is to be known of this run's figure, beside what is always said."""
+    from clipcleaner_plugin.plots import class_note, confusion_note
+
     if tab == "scores" and statistics.counts["settled"]:
-        text += " *Settled*: reviewed, and so in the list of no verdict any more."
-    panel.md(text, name=f"about_{tab}")
+        return " *Settled*: reviewed, and so in the list of no verdict any more."
+    notes = {
+        "confusions": confusion_note(statistics.confusions),
+        "classes": class_note(statistics.classes),
+    }
+    note = notes.get(tab)
+    return f" Shown are {note}." if note else ""
 
 
 def add_plot(

@@ -20,6 +20,26 @@ def noisy(dataset: Maker) -> fo.Dataset:
     return made.dataset
 
 
+@pytest.fixture
+def of_many_classes(dataset: Maker) -> fo.Dataset:
+    """A run of 31 classes, in each of which one label is wrong."""
+    k, rng = 31, np.random.default_rng(0)
+    true = np.arange(k * 12) % k
+    centres = np.eye(k, 40)
+    given = true.copy()
+    given[:k] = (true[:k] + 1) % k
+    made = dataset(
+        [
+            fo.Sample(f"/{i}.jpg", ground_truth=fo.Classification(label=f"class {g:02}"))
+            for i, g in enumerate(given)
+        ]
+    )
+    vectors = centres[true] + 0.05 * rng.normal(size=(len(true), 40))
+    texts = {f"class {i:02}": centres[i : i + 1] for i in range(k)}
+    cc.apply_clipcleaner(made, key="run", embeddings=vectors, text_features=texts)
+    return made
+
+
 def opened(dataset: fo.Dataset, tab: str) -> Panel:
     panel = Panel(dataset)
     panel.send("on_load")
@@ -134,3 +154,18 @@ def test_bars_on_a_logarithmic_axis_are_not_stacked(noisy: fo.Dataset) -> None:
         "none hides another"
     )
     assert "Settled" not in panel.said("about_scores")
+
+
+def test_a_figure_that_does_not_show_all_classes_says_so(
+    of_many_classes: fo.Dataset, noisy: fo.Dataset
+) -> None:
+    pairs = cc.load_results(of_many_classes, "run").confusions()
+    assert len({label for *pair, _ in pairs for label in pair}) == 31
+    for tab, said in (
+        ("confusions", "Shown are the 30 most frequent of 31 labels."),
+        ("classes", "Shown are the 30 of 31 classes with the largest share mislabeled."),
+    ):
+        panel = opened(of_many_classes, tab)
+        assert said in panel.said(f"about_{tab}")
+        assert len(panel.bars(tab)[0]["y"]) == 30
+        assert "Shown are" not in opened(noisy, tab).said(f"about_{tab}")
