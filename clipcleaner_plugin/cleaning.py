@@ -16,6 +16,9 @@ from .zeroshot import log_softmax
 GAUSSIAN_SCALE = 0.2  # densities in hundreds of dimensions are far too sure of themselves
 TRUST_EXPONENT, _SHARPNESS = 6, 4
 _ROUNDS = 4
+_LEAST_TRUST = (
+    0.25  # in language, below which offsets cannot help: right 5/6 as often as the images
+)
 _NOT_BY_CHANCE = 10  # labels of a class that are not all wrong
 _ENOUGH = 1e-3  # change of the labels, in labels a sample, at which the cleaning ends
 _LEAST_ROWS, _ROWS_OF_CLASS = 10_000, 30
@@ -122,8 +125,9 @@ def clean_labels(
     The Gaussians are fitted to labels that the noise model has cleaned, and the noise model to
     what they say: see :meth:`_Search.explain`. First the class names are believed as they are.
     Where offsets for them agree far better with the labels, by twice what K parameters cost (BIC),
-    the labels are explained again with these. That is believed if it explains them better by more
-    than chance: offsets move images between classes, and could hide wrong labels.
+    and names are then right nearly as often as looks, the labels are explained again with these.
+    That is believed if it explains them better by more than chance: offsets move images between
+    classes, and could hide wrong labels.
 
     Call it within :func:`clipcleaner_plugin.fitting.one_blas_thread`.
 
@@ -149,8 +153,10 @@ def clean_labels(
     looks, _ = _joint_opinion(Evidence(images, None), labels, weights)
     shares = _by_confusion(looks, labels, start_model(num_classes, GAUSSIAN_SCALE))
     offsets = fit_offsets(language, shares, weights)
+    _, trust = _joint_opinion(Evidence(images, language + offsets), labels, weights)
     log_size = np.log(weights.sum())
-    if gain_of(offsets, language, labels, weights) > num_classes * log_size:
+    gain = gain_of(offsets, language, labels, weights)
+    if trust > _LEAST_TRUST and gain > num_classes * log_size:
         other, other_cost = search.explain(offsets)
         if other_cost + 2 * log_size < cost:
             return other

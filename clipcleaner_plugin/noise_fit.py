@@ -66,7 +66,7 @@ def start_model(num_classes: int, images_scale: float) -> NoiseModel:
 def spread(model: NoiseModel, strength: float = 1) -> NoiseModel:
     """Lets every pair of classes be confused a little, so that a fit can find other pairs."""
     k = len(model.confusion)
-    confusion = 0.9 * model.confusion + strength * 0.05 / (k - 1)
+    confusion = 0.5 * model.confusion + strength * 0.05 / (k - 1)
     np.fill_diagonal(confusion, 0)
     return replace(model, confusion=confusion)
 
@@ -224,12 +224,12 @@ def _fit_chances(
         likelihood = float((weights * np.log(total)).sum())
         share = (weights / total).astype(np.float64)
         counts = _sum_by_label(confused * share[:, None].astype(np.float32), labels, k).T
-        kept = np.bincount(labels, (right + model.careless * seen) * share, minlength=k)
-        astray = (uniform + lookalike + model.careless * mistaken) * share
-        sizes = kept + counts.sum(axis=1)
-        sizes += (sharp * astray[:, None].astype(np.float32)).sum(axis=0, dtype=np.float64)
+        sizes = (sharp * ((total - confused.sum(axis=1)) * share)[:, None].astype(np.float32)).sum(
+            axis=0, dtype=np.float64
+        ) + counts.sum(axis=1)
         counts = np.maximum(counts - LEAST_CONFUSED * of_label, 0)
         np.fill_diagonal(counts, 0)
+        kept = np.bincount(labels, (right + model.careless * seen) * share, minlength=k)
         counts[:, kept < np.maximum(LEAST_CONFUSED * of_label, LEAST_KEPT * class_weight)] = 0
         confusion = counts / np.maximum(sizes, 1)[:, None]
         confusion *= np.minimum(1, _MOST_CONFUSED / np.maximum(confusion.sum(axis=1), 1e-9))[
