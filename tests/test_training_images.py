@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 
 from training.engine import Engine
 from training.images import (
     NO_AUGMENTATION,
     ImageReadError,
     ImageSet,
+    augmentation,
     read_image,
     typical_side,
 )
@@ -177,3 +180,39 @@ def test_the_typical_side_is_the_median(tmp_path: Path) -> None:
     assert typical_side([*paths, str(tmp_path / "absent.png")]) == 20
     with pytest.raises(ImageReadError, match=r"check where the bundle's images are"):
         typical_side([str(tmp_path / "absent.png")])
+
+
+CROP, FLIP = transforms.RandomCrop, transforms.RandomHorizontalFlip
+CIFAR10_POLICY, IMAGENET_POLICY = (
+    (transforms.AutoAugment, transforms.AutoAugmentPolicy(name)) for name in ("cifar10", "imagenet")
+)
+RANDAUGMENT = (transforms.RandAugment, (2, 9))  # two operations of strength 9 of 31
+
+
+# METHOD's table, of the paper: crop (of pixels, padded by), flip, policy
+@pytest.mark.parametrize(
+    ("name", "crop", "policy"),
+    [
+        ("cifar10", (32, 4), CIFAR10_POLICY),
+        ("cifar100", (32, 4), CIFAR10_POLICY),
+        ("cifar10-idn", (32, 4), CIFAR10_POLICY),
+        ("red-mini-imagenet", (32, 4), CIFAR10_POLICY),
+        ("animal10n", (64, 8), RANDAUGMENT),
+        ("webvision", (299, (0.08, 1)), IMAGENET_POLICY),
+        ("clothing1m", (224, None), IMAGENET_POLICY),
+    ],
+)
+def test_the_steps_of_the_presets(name: str, crop: tuple[Any, Any], policy: Any) -> None:
+    first, flip, last = augmentation(PRESETS[name]).transforms
+    size, more = crop
+    assert first.size == (size, size)
+    if name == "webvision":
+        assert type(first) is transforms.RandomResizedCrop and first.scale == more
+    else:
+        assert type(first) is CROP and first.padding == more
+    assert type(flip) is FLIP and flip.p == 0.5
+    if policy is RANDAUGMENT:
+        found = (type(last), (last.num_ops, last.magnitude))
+    else:
+        found = (type(last), last.policy)
+    assert found == policy
