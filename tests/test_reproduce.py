@@ -38,7 +38,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]
     write_cifar10(tmp_path, a_batch=24)
     made = replace(
         ROWS["cifar10-sym50"], trainer=SMALL, epochs=2, model=None, features=mean_colours,
-        recipes=("ce",), val=0.1,
+        recipes=("ce",), val=0.1, theta_cons=0.9,
     )  # fmt: skip
     monkeypatch.setitem(ROWS, "tiny", made)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -67,6 +67,8 @@ def test_a_row_from_raw_data_to_its_report(tiny: list[str], tmp_path: Path) -> N
     assert all(row["label"] == row["trusted"] and not row["selected"] for row in rows["test"])
     noisy = [row["label"] != row["trusted"] for row in rows["train"] + rows["val"]]
     assert 36 <= sum(noisy) <= 60  # half are drawn anew, a tenth of these hits
+    thetas = cc.load_results(dataset).thetas
+    assert thetas.theta_cons == ROWS["tiny"].theta_cons != ROWS["cifar10-sym50"].theta_cons
     record = dataset.info["clipcleaner_noise"]["noisy_label"]
     assert (record["rate"], record["seed"], record["samples"]) == (0.5, 3047, 120)
 
