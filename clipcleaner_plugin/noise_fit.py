@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .noise_likelihood import Surprise
 from .noise_model import (
     HARD_SCALE,
     HARD_SHARE,
-    LOOKALIKE_SCALE,
-    NEVER,
     SMALLEST,
     Evidence,
     NoiseModel,
@@ -19,9 +17,6 @@ from .noise_model import (
     lookalikes,
 )
 from .zeroshot import log_softmax
-
-if TYPE_CHECKING:
-    import torch
 
 # Wrong labels that a pair of classes must have, beyond which it is a habit and not chance. A
 # column of the confusion may not take all the labels of a class: it would not exist.
@@ -95,13 +90,6 @@ def fit_noise_model(
     Returns:
         the model and its cost in two parts
     """
-    import torch
-
-    # Samples run along the last axis: over the classes between, a softmax is many times faster
-    tables = [
-        None if t is None else torch.from_numpy(np.ascontiguousarray(t.T))
-        for t in (evidence.images, evidence.language)
-    ]
     model, prior = start, np.log([start.images_scale, 1.0])
     least = max(np.log(max(least_images_scale, SMALLEST)), _SCALES[0][0])
     before = -np.inf
@@ -110,8 +98,9 @@ def fit_noise_model(
         model = replace(model, clarities=_quantiles(clarity(logits), weights))
         ambiguity = model.ambiguity(logits)
         del logits
+        surprise = Surprise(evidence, labels, weights, model.confusion, ambiguity)
         # First the scales alone: to take most labels for noise would explain any opinion
-        model = _fit_shared(model, prior, least, tables, ambiguity, labels, weights, turn > 0)
+        model = _fit_shared(model, prior, least, surprise, chances_too=turn > 0)
         model, likelihood = _fit_chances(model, evidence, labels, weights)
         if likelihood - before < _ENOUGH * weights.sum():
             break
@@ -126,48 +115,20 @@ def _fit_shared(
     model: NoiseModel,
     prior: np.ndarray,
     least: float,
-    tables: list[torch.Tensor | None],
-    ambiguity: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray,
+    surprise: Surprise,
     chances_too: bool,
 ) -> NoiseModel:
     """Improves the scales of both opinions and the chances that all classes share."""
-    import torch
     from scipy.optimize import minimize
 
-    k = len(model.confusion)
-    given = torch.from_numpy(labels)[None]
-    unconfused = torch.from_numpy((1 - model.confusion.sum(axis=1)[labels]).astype(np.float32))
-    confused = torch.from_numpy(model.confusion.astype(np.float32))[:, labels]
-    unclear = torch.from_numpy(ambiguity)
-    each = torch.from_numpy(weights)
-
-    def surprise(numbers: torch.Tensor) -> torch.Tensor:
-        uniform, lookalike, careless = _chances(numbers[2:])
-        logits = sum(
-            (s * t for s, t in zip(numbers[:2].exp(), tables, strict=True) if t is not None),
-            start=torch.zeros(1),
-        )
-        sharp = torch.softmax(logits, dim=0)
-        hard = torch.log_softmax(logits * HARD_SCALE, dim=0).gather(0, given).exp()
-        plain = ((1 - HARD_SHARE) * sharp.gather(0, given) + HARD_SHARE * hard)[0]
-        weak = (logits * LOOKALIKE_SCALE).masked_fill(logits >= logits.amax(dim=0), NEVER)
-        nearby = torch.log_softmax(weak, dim=0).gather(0, given).exp()[0]
-        right = (unconfused - uniform - lookalike - careless).clamp_min(1e-3)
-        total = right * plain + uniform / k + (sharp * confused).sum(dim=0) + lookalike * nearby
-        total = total + careless * (unclear * nearby + (1 - unclear) * plain)
-        loss = -(each * total.clamp_min(SMALLEST).log()).sum(dtype=torch.float64)
-        return loss - _IN_ADVANCE * uniform.log()
-
     def cost(point: np.ndarray) -> tuple[float, np.ndarray]:
-        numbers = torch.tensor(point, dtype=torch.float32, requires_grad=True)
-        loss = surprise(numbers)
-        loss.backward()
-        assert numbers.grad is not None
-        gradient, off = numbers.grad.numpy().astype(np.float64), point[:2] - prior
-        gradient[:2] += off / 4
-        return float(loss.detach()) + float(off @ off) / 8, gradient
+        scales, chances = np.exp(point[:2]), _chances(point[2:])
+        value, by_scales, by_chances = surprise(float(scales[0]), float(scales[1]), chances)
+        by_chances[0] -= _IN_ADVANCE / chances[0]
+        off = point[:2] - prior
+        by_odds = (chances * (by_chances - by_chances @ chances))[: len(point) - 2]
+        value += float(off @ off) / 8 - _IN_ADVANCE * float(np.log(chances[0]))
+        return value, np.concatenate([by_scales * scales + off / 4, by_odds])
 
     shared = [model.uniform, model.lookalike, *([model.careless] if model.careless else [])]
     rest = max(1 - sum(shared), 1e-3)
@@ -178,7 +139,7 @@ def _fit_shared(
         cost, point, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS}
     )
     b, a = np.exp(found.x[:2]).tolist()
-    uniform, lookalike, careless = _chances(torch.from_numpy(found.x[2:])).tolist()
+    uniform, lookalike, careless = _chances(found.x[2:]).tolist()
     return replace(
         model,
         images_scale=b,
@@ -189,12 +150,11 @@ def _fit_shared(
     )
 
 
-def _chances(odds: torch.Tensor) -> torch.Tensor:
-    """Chances of logarithms of odds to a label that is right, (3,); a missing third one is 0."""
-    import torch
-
-    chances = torch.softmax(torch.cat([torch.zeros(1), odds]), dim=0)[1:]
-    return torch.cat([chances, torch.zeros(3 - len(chances))])
+def _chances(log_odds: np.ndarray) -> np.ndarray:
+    """Chances by their log-odds to a label that is right, (3,); a missing third one is 0."""
+    odds = np.zeros(3)
+    odds[: len(log_odds)] = np.exp(log_odds)
+    return odds / (1 + odds.sum())
 
 
 def _fit_chances(
