@@ -20,16 +20,15 @@ COLORS = {
     "uncertain": "#e0a526",
     SETTLED: _GREY,
 }
-# Share of a bin: what stands before another bar is narrower, so that both can be seen and clicked
-_WIDTHS = {"clean": 1.0, "mislabeled": 0.8, "uncertain": 0.55, SETTLED: 0.3}
 MAX_CLASSES = 30
 
 
 def score_figure(histogram: Mapping[str, Sequence[int]], unit: str = "sample") -> Any:
     """Histogram of the clean score by verdict.
 
-    The axis is logarithmic, since most scores are near 0 or 1. Bars stand before each other: of
-    stacked ones, no height on such an axis could be read.
+    The axis is logarithmic, since most scores are near 0 or 1. The bars of a bin share its width:
+    of stacked ones no height on such an axis could be read, and those that stand before others
+    leave too little of these to be clicked.
 
     Args:
         histogram: verdict → counts of equal bins from 0 to 1
@@ -39,20 +38,21 @@ def score_figure(histogram: Mapping[str, Sequence[int]], unit: str = "sample") -
 
     figure = go.Figure()
     centres = [(i + 0.5) / BINS for i in range(BINS)]
-    for state, color in COLORS.items():
+    places = _side_by_side([histogram[state] for state in COLORS])
+    for (state, color), (offsets, widths) in zip(COLORS.items(), places, strict=True):
         if any(histogram[state]):
             figure.add_bar(
                 x=centres,
                 y=list(histogram[state]),
-                width=[_WIDTHS[state] / BINS] * BINS,
+                offset=offsets,
+                width=widths,
                 name=state,
                 marker={"color": color},
                 hovertemplate="%{y:,} " + state + ", score about %{x:.2f}<extra></extra>",
             )
     most = max(map(max, histogram.values()))
     return figure.update_layout(
-        barmode="overlay",
-        bargap=0,
+        barmode="overlay",  # each bar has a place of its own
         title="Clean score by verdict",
         xaxis={"title": "clean score: probability that the label is right", "range": [0, 1]},
         yaxis={
@@ -62,6 +62,18 @@ def score_figure(histogram: Mapping[str, Sequence[int]], unit: str = "sample") -
             "range": [math.log10(0.5), math.log10(max(most, 1)) + 0.1],  # one alone has a bar, too
         },
     )
+
+
+def _side_by_side(rows: Sequence[Sequence[int]]) -> list[tuple[list[float], list[float]]]:
+    """Divides every bin among the bars that it has: offsets from its centre and widths, by row."""
+    sharing = [max(sum(n > 0 for n in counts), 1) for counts in zip(*rows, strict=True)]
+    widths = [1 / BINS / n for n in sharing]
+    before, places = [0] * BINS, []
+    for row in rows:
+        offsets = [n * w - 0.5 / BINS for n, w in zip(before, widths, strict=True)]
+        places.append((offsets, widths))
+        before = [n + (count > 0) for n, count in zip(before, row, strict=True)]
+    return places
 
 
 def confusion_figure(confusions: Sequence[tuple[str, str, int]]) -> Any:

@@ -35,8 +35,8 @@ REVIEW = {
 }
 _WHAT = {
     "scores": (
-        "How probable it is that a label is right. The axis is logarithmic, and bars stand before "
-        "each other. Click one to see what it counts."
+        "How probable it is that a label is right. The axis is logarithmic; bars of the same score "
+        "stand side by side. Click one to see what it counts."
     ),
     "confusions": (
         "Labels that look wrong: what they are called (rows) and what they look like (columns). "

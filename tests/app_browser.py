@@ -41,6 +41,17 @@ _HOVERED = """mark => {
     const plot = mark.closest('.js-plotly-plot')
     return plot._hoverdata?.length > 0 && plot._ev?.listeners('plotly_click').length > 0
 }"""
+# Where a mark of a plot can be seen: a bar on a logarithmic axis goes on far below the plot
+_VISIBLE = """mark => {
+    const plot = mark.closest('.js-plotly-plot')
+    const areas = [...plot.querySelectorAll('.nsewdrag')].map(area => area.getBoundingClientRect())
+    const box = mark.getBoundingClientRect()
+    const left = Math.max(box.left, Math.min(...areas.map(area => area.left)))
+    const right = Math.min(box.right, Math.max(...areas.map(area => area.right)))
+    const top = Math.max(box.top, Math.min(...areas.map(area => area.top)))
+    const bottom = Math.min(box.bottom, Math.max(...areas.map(area => area.bottom)))
+    return {x: left, y: top, width: right - left, height: bottom - top}
+}"""
 _PICTURE_BYTES = 400_000  # those of photos are larger, and get a palette of 256 colors
 _TIMEOUT = 240  # seconds; every step is polled, so that only a failure takes as long
 
@@ -220,23 +231,24 @@ def wait_until(condition: Callable[[], bool], what: str, page: Page) -> None:
 
 
 def click_at(page: Page, target: Locator) -> None:
-    """Clicks the middle of a mark in a plot, which lies below plotly's own mouse layer."""
-    _click_plot(page, target, target, target)
+    """Clicks the middle of what is seen of a mark; it lies below plotly's own mouse layer."""
+    target.wait_for(state="attached")
+    _click_plot(page, target, lambda: [target.evaluate(_VISIBLE)] * 2)
 
 
-def _click_plot(page: Page, mark: Locator, column: Locator, row: Locator) -> None:
-    """Clicks a plot where the middles of two marks cross, once it says that the mouse is upon it.
+def _click_plot(page: Page, mark: Locator, find_boxes: Callable[[], list[Any]]) -> None:
+    """Clicks a plot where the middles of two boxes cross, once it says that the mouse is upon it.
 
     Args:
         page: the page
         mark: any part of the plot
-        column, row: marks at the same x and y as the point to click
+        find_boxes: returns boxes at the same x and at the same y as the point to click
     """
     boxes: list[Any] = []
 
     def has_found_its_place() -> bool:
         nonlocal boxes
-        before, boxes = boxes, [column.bounding_box(), row.bounding_box()]
+        before, boxes = boxes, find_boxes()
         page.evaluate(_TWO_FRAMES)
         return None not in boxes and boxes == before
 
@@ -312,9 +324,6 @@ def click_cell(page: Page, panel: Locator, given: str, suggested: str) -> None:
     """Clicks a cell of the heat map, which is one picture: its place follows from the ticks."""
     image = panel.locator("g.heatmaplayer image")
     image.wait_for()
-    _click_plot(
-        page,
-        image,
-        panel.locator("g.xtick text", has_text=suggested),
-        panel.locator("g.ytick text", has_text=given),
-    )
+    column = panel.locator("g.xtick text", has_text=suggested)
+    row = panel.locator("g.ytick text", has_text=given)
+    _click_plot(page, image, lambda: [column.bounding_box(), row.bounding_box()])

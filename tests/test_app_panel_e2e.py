@@ -36,6 +36,7 @@ from app_browser import (
 from fiftyone.operators.delegated import DelegatedOperationService
 
 import clipcleaner_plugin as cc
+from clipcleaner_plugin.plots import COLORS
 
 if TYPE_CHECKING:
     from app_browser import App
@@ -78,10 +79,12 @@ def test_a_click_shows_its_samples(noisy_digits: fo.Dataset, results: Any, app: 
         wait_for_count(page, n["mislabeled"])
         take_picture(page, "app-panel")
 
-        clean = panel.locator("g.trace.bars").first  # the widest bars, before which others stand
-        click_at(page, clean.locator("g.point path").last)
-        sure = results.view("clean", scores=(31 / 32, 1))
-        wait_for_count(page, len(sure))
+        histogram = results.statistics().histogram
+        drawn = [verdict for verdict in COLORS if any(histogram[verdict])]
+        for verdict in ("uncertain", "clean"):  # side by side in the last bin
+            trace = panel.locator("g.trace.bars").nth(drawn.index(verdict))
+            click_at(page, trace.locator("g.point path").last)
+            wait_for_count(page, len(results.view(verdict, scores=(31 / 32, 1))))
 
         panel.get_by_role("tab", name="Confusions").click()
         panel.get_by_text("Click a cell").wait_for()

@@ -11,6 +11,7 @@ import fiftyone.operators as foo
 import pytest
 from boxed import FIELD, Boxed, canvases
 from operators_at_work import context, form, messages, requests, uri
+from panel_at_work import Panel, shown
 
 import clipcleaner_plugin as cc
 
@@ -170,17 +171,14 @@ def test_a_review_sample_is_drawn(boxed: Boxed) -> None:
 
 
 def test_the_panel_shows_a_run_on_objects(boxed: Boxed) -> None:
-    def send(method: str, tab: str = "confusions", **params: Any) -> Any:
-        state = {"panel_id": "p", "panel_state": {"run": "clipcleaner", "tab": tab}}
-        return execute(
-            "clipcleaner", boxed.dataset, params={**state, "__method__": method, **params}
-        )
-
-    loaded = str(requests(send("on_load")))
-    assert "40 of 240 labels look wrong" in loaded
-    asked = requests(send("on_show", kind="mislabeled"))
-    (shown,) = (body["view"] for name, body in asked if name.endswith("set_view"))
-    assert shown[1]["_cls"].endswith("ToPatches")
-    for tab in ("scores", "classes"):
-        said = str(requests(send("on_input", tab)))
-        assert "'objects'" in said and "'samples'" not in said, "the axis says what is counted"
+    panel = Panel(boxed.dataset)
+    panel.send("on_load")
+    assert "40 of 240 labels look wrong" in panel.said("summary")
+    view = shown(boxed.dataset, panel.send("on_show", kind="mislabeled"))
+    assert len(view) == 40 and view.patches_field == FIELD
+    axes = {"scores": ("yaxis", "objects (logarithmic)"), "classes": ("xaxis3", "objects")}
+    for tab, (axis, title) in axes.items():
+        panel.open(tab)
+        layout = panel.parts[f"plot_{tab}"]["view"]["layout"]
+        assert layout[axis]["title"]["text"] == title
+        assert "samples" not in str(panel.parts), "objects are counted, and nothing else"

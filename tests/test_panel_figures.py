@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import fiftyone as fo
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ from noisy_features import CLASSES, Maker, Noisy
 from panel_at_work import Panel, shown
 
 import clipcleaner_plugin as cc
+from clipcleaner_plugin.plots import COLORS, score_figure
+from clipcleaner_plugin.tally import BINS
 
 pytestmark = pytest.mark.usefixtures("plugin")
 
@@ -143,16 +147,29 @@ def test_every_bar_of_the_scores_shows_what_it_counts(noisy: fo.Dataset) -> None
             assert len(shown(noisy, asked)) == bars["y"][place], (bars["name"], place)
 
 
-def test_bars_on_a_logarithmic_axis_are_not_stacked(noisy: fo.Dataset) -> None:
+def test_bars_on_a_logarithmic_axis_stand_side_by_side(noisy: fo.Dataset) -> None:
+    # A bar that is no higher than another of its bin, or just as high, can be clicked all over
+    tied = [0] * BINS
+    tied[3], tied[9] = 1, 7
+    figure = score_figure({**dict.fromkeys(COLORS, tied), "clean": [1] * BINS})
+    spans = [
+        (x + offset, x + offset + width)
+        for bars in figure.data
+        for x, y, offset, width in zip(bars.x, bars.y, bars.offset, bars.width, strict=True)
+        if y
+    ]
+    assert len(spans) == BINS + 2 * (len(COLORS) - 1)
+    spans.sort()
+    for (_, end), (start, _) in itertools.pairwise(spans):
+        assert start == pytest.approx(end), "neither a gap nor an overlap"
+    assert (spans[0][0], spans[-1][1]) == (0, 1)
+
     panel = opened(noisy, "scores")
-    layout, bars = panel.parts["plot_scores"]["view"]["layout"], panel.bars("scores")
+    layout, found = panel.parts["plot_scores"]["view"]["layout"], panel.bars("scores")
     assert layout["barmode"] == "overlay" and "logarithmic" in layout["yaxis"]["title"]["text"]
     low, high = layout["yaxis"]["range"]
-    assert low < 0 and 10**high > max(max(found["y"]) for found in bars)
-    widths = [found["width"][0] for found in bars]
-    assert widths == sorted(widths, reverse=True) and len(set(widths)) == len(widths), (
-        "none hides another"
-    )
+    assert low < 0 and 10**high > max(max(bars["y"]) for bars in found)
+    assert all("offset" in bars for bars in found)
     assert "Settled" not in panel.said("about_scores")
 
 
