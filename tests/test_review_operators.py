@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import fiftyone as fo
@@ -11,7 +12,7 @@ import fiftyone.operators as foo
 import pytest
 from fiftyone.operators.executor import ExecutionError
 from noisy_features import Noisy, run_on_features
-from operators_at_work import form, requests, uri
+from operators_at_work import context, form, module, requests, uri
 
 import clipcleaner_plugin as cc
 
@@ -65,12 +66,27 @@ def test_the_preview_counts_pairs_of_labels(noisy: Noisy) -> None:
         assert f"| {old} | {new} | {n} |" in text
 
 
-def test_the_open_sample_is_meant_before_selected_ones(noisy: Noisy) -> None:
+@pytest.mark.parametrize(
+    ("name", "decision"),
+    [
+        ("accept_suggestions", "relabeled"),
+        ("confirm_labels", "confirmed"),
+        ("drop", "dropped"),
+    ],
+)
+def test_the_open_sample_is_meant_before_selected_ones(
+    noisy: Noisy, name: str, decision: str
+) -> None:
     ids = worst(noisy)
+    opened = noisy.dataset[ids[0]]
+    given, suggested = opened.ground_truth.label, opened.run_suggestion.label
     context = {"dataset": noisy.dataset, "selected": ids[1:], "current_sample": ids[0]}
-    result = foo.execute_operator(uri("confirm_labels_in_modal"), context, params={"key": "run"})
+    result = foo.execute_operator(uri(f"{name}_in_modal"), context, params={"key": "run"})
     assert result.result["count"] == 1
-    assert noisy.dataset[ids[0]].ground_truth_review == "confirmed"
+    opened.reload()
+    assert opened.ground_truth_review == decision
+    assert opened.ground_truth.label == (suggested if decision == "relabeled" else given)
+    assert noisy.dataset.count("ground_truth_review") == 1
 
 
 def test_a_form_that_would_do_nothing_is_blocked(noisy: Noisy) -> None:
@@ -168,6 +184,63 @@ def test_undo_of_the_last_and_of_an_earlier_action(noisy: Noisy) -> None:
     assert execute("undo_review", noisy.dataset).result["count"] == 1
     assert noisy.dataset.values("ground_truth.label") == before
     assert "nothing to undo" in form("undo_review", noisy.dataset)["blocked"]["view"]["label"]
+
+
+def test_every_action_can_be_found_and_undone(noisy: Noisy) -> None:
+    ids = noisy.dataset.values("id")[:25]
+    actions = []
+    for place, i in enumerate(ids):
+        who = "ann" if place == 1 else "bob"
+        actions.append(cc.confirm_labels(noisy.dataset.select(i), "run", who=who).action)
+    first, anns, last = actions[0], actions[1], actions[-1]
+    inputs = form("undo_review", noisy.dataset)
+    assert [c["value"] for c in inputs["action"]["view"]["choices"]] == actions[:4:-1]
+    assert inputs["more"]["default"] == "5 earlier ones: search for them"
+    assert "Of 25 actions" in inputs["find"]["view"]["description"]
+
+    found = form("undo_review", noisy.dataset, find="ANN confirmed")
+    assert [c["value"] for c in found["action"]["view"]["choices"]] == [anns]
+    assert form("undo_review", noisy.dataset, find=first)["action"]["default"] == first
+    nothing = form("undo_review", noisy.dataset, find="ann relabeled")["blocked"]
+    assert nothing["invalid"] and nothing["view"]["label"] == "No action matches"
+
+    # One chosen before the search, which it does not find: what the form shows is undone
+    stale = form("undo_review", noisy.dataset, find="ann", action=last)
+    assert ", ann: 1 sample confirmed" in stale["chosen"]["default"]
+    assert execute("undo_review", noisy.dataset, find="ann", action=last).result["action"] == anns
+    assert execute("undo_review", noisy.dataset, action=first).result["action"] == first
+    undecided = noisy.dataset.match({"ground_truth_review": None}).values("id")
+    assert set(ids) & set(undecided) == set(ids[:2])
+    assert "find" in form("undo_review", noisy.dataset)
+    execute("undo_review", noisy.dataset)
+    for _ in range(2):
+        execute("undo_review", noisy.dataset)
+    assert "find" not in form("undo_review", noisy.dataset), "20 can be looked through"
+
+
+def test_the_audit_record_names_the_apps_user(noisy: Noisy) -> None:
+    def named(**user: Any) -> str | None:
+        ctx = foo.executor.ExecutionContext({"dataset_name": noisy.dataset.name, "params": {}})
+        if user:
+            ctx.user = SimpleNamespace(**{"email": None, "name": None, "id": None, **user})
+        said: str | None = module("review_form").reviewer(ctx)
+        return said
+
+    assert named(email="ann@lab.org", name="Ann", id="1") == "ann@lab.org"
+    assert named(name="Ann", id="1") == "Ann" and named(id="1") == "1"
+    assert named(email="") is None, "an App of one user: the library writes the system's"
+
+
+@pytest.mark.parametrize("name", [*ACTIONS, "undo_review"])
+def test_every_action_of_the_app_is_signed_by_its_user(noisy: Noisy, name: str) -> None:
+    ids = worst(noisy)[:1]
+    if name == "undo_review":
+        execute("drop", noisy.dataset, selected=ids)
+    ctx = context(noisy.dataset, {"key": "run"}, selected=ids)
+    ctx.user = SimpleNamespace(email="ann@lab.org", name="Ann", id="1")
+    foo.get_operator(uri(name)).execute(ctx)
+    (entry,) = noisy.dataset.select(ids).values("ground_truth_review_log")[0]
+    assert (entry["undone"] if name == "undo_review" else entry)["by"] == "ann@lab.org"
 
 
 def test_operators_called_from_python(noisy: Noisy) -> None:
