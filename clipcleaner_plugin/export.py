@@ -17,6 +17,7 @@ from . import staging
 from .export_dataset import check_dataset_name, make_dataset
 from .export_formats import media_files, text_files
 from .export_rows import Row, cleaned_rows, read_rows
+from .inputs import check_seed
 from .media import MediaFile, is_placed, place_all
 from .splits import MODES, SPLITS, checked_fractions
 from .targets import check_images
@@ -134,7 +135,8 @@ def export_cleaned(
         an :class:`ExportReport`
 
     Raises:
-        ValueError: if there is no such run, or an option does not fit; the text says what to do
+        TypeError, ValueError: if there is no such run, or an option does not fit; the text says
+            what to do
         FileExistsError: if something is in the way
         OSError: if the disk is full or cannot be written
     """
@@ -142,7 +144,7 @@ def export_cleaned(
 
     check_images(samples)
     _check_options(format, export_dir, dataset_name, labels, min_confidence, split, export_media)
-    fractions = checked_fractions(fractions)
+    fractions, seed = checked_fractions(fractions), check_seed(seed)
     results = load_results(samples, key)
     if results.layout.objects and format != "dataset" and export_media is not True:
         raise ValueError(
@@ -276,7 +278,10 @@ def _check_rows(format: str, rows: Sequence[Row], key: str, left_out: Mapping[st
         )
     counts = Counter(row.split for row in rows)
     if format == "bundle" and not counts["train"]:
-        raise ValueError("no sample is in 'train': tag some, or use split='random'")
+        raise ValueError(
+            "no sample is in 'train': tag some, or use split='random' with fractions that have a "
+            "share for train"
+        )
     if format == "bundle" and not counts["val"]:
         logger.warning(
             "No sample is in 'val': training cannot choose its best epoch. Tag some samples val, "

@@ -144,8 +144,18 @@ def check_options(
         )
     if _integer(folds, "folds") < 2:
         raise ValueError(f"folds must be >= 2, found {folds}")
+    check_seed(seed)
+
+
+def check_seed(seed: Any) -> int:
+    """Returns the seed of a draw.
+
+    Raises:
+        TypeError, ValueError: if it is no int, or out of the range of numpy's generators
+    """
     if not 0 <= _integer(seed, "seed") < 2**32:
         raise ValueError(f"seed must lie in [0, 2**32), found {seed}")
+    return int(seed)
 
 
 def _check_features(features: Any, name: str) -> np.ndarray:

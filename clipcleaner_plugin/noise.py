@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from .inputs import check_seed
+
 Pairs = Iterable[tuple[int, int]]
 
 
@@ -40,7 +42,7 @@ def draw_noise(
         (N,) int64 labels; ``labels`` is not changed
 
     Raises:
-        TypeError: if ``labels`` are not integers
+        TypeError: if ``labels`` or ``seed`` are not integers
         ValueError: if an argument is out of range
     """
     clean = _check_labels(labels, num_classes)
@@ -51,7 +53,7 @@ def draw_noise(
     if pairs is not None and kind != "asymmetric":
         raise ValueError(f"pairs: only for kind='asymmetric', not {kind!r}")
     # RandomState, because its stream is frozen: a seed means the same noise with every numpy.
-    random = np.random.RandomState(seed)
+    random = np.random.RandomState(check_seed(seed))
     if kind == "symmetric":
         return _symmetric(clean, num_classes, rate, random)
     return _asymmetric(clean, rate, random, _check_pairs(pairs, num_classes))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +41,7 @@ def assign_splits(
         N times "train", "val" or "test"
 
     Raises:
-        ValueError: if the options make no sense, or a sample is tagged with two splits
+        TypeError, ValueError: if the options make no sense, or a sample is tagged with two splits
     """
     if mode not in MODES:
         raise ValueError(f"split must be one of {', '.join(MODES)}, found {mode!r}")
@@ -59,12 +62,18 @@ def checked_fractions(fractions: Mapping[str, float] | None) -> dict[str, float]
     """Returns the share of every split, in the order of ``SPLITS``.
 
     Raises:
+        TypeError: if it is no mapping of numbers
         ValueError: if a name is unknown, a share negative, or they do not sum to 1
     """
-    given = FRACTIONS if fractions is None else fractions
+    given: Mapping[str, Any] = FRACTIONS if fractions is None else fractions
+    if not isinstance(given, Mapping):
+        raise TypeError(f"fractions must be a dict such as {dict(FRACTIONS)}, found {given!r}")
     unknown = sorted(set(given) - set(SPLITS))
     if unknown:
         raise ValueError(f"fractions: {unknown[0]!r} is none of {', '.join(SPLITS)}")
+    for name, share in given.items():
+        if isinstance(share, bool) or not isinstance(share, Real) or not math.isfinite(share):
+            raise TypeError(f"fractions: {name!r} must be a number, found {share!r}")
     shares = {name: float(given.get(name, 0)) for name in SPLITS}
     if min(shares.values()) < 0 or abs(sum(shares.values()) - 1) > 1e-6:
         raise ValueError(f"fractions must be at least 0 and sum to 1, found {dict(given)!r}")

@@ -188,6 +188,8 @@ def test_two_split_tags_are_refused(digits: fo.Dataset, tmp_path: Path) -> None:
         ({"split": "tag"}, "split must be one of"),
         ({"fractions": {"train": 0.5, "dev": 0.5}}, "'dev' is none of"),
         ({"fractions": {"train": 0.5}}, "sum to 1"),
+        ({"fractions": {"val": 1.0}, "split": "random"}, "fractions that have a share for train"),
+        ({"seed": -1}, "seed must lie in"),
         ({"fractions": {"train": 1.5, "val": -0.5}}, "at least 0"),
         ({"format": "zip"}, "format must be one of"),
         ({"export_media": "move"}, "export_media must be one of"),

@@ -110,6 +110,8 @@ def test_the_draw_depends_on_nothing_else() -> None:
         ({"kind": "random"}, ValueError, "choose one of symmetric, asymmetric"),
         ({"rate": 1.5}, ValueError, r"rate=1\.5"),
         ({"rate": float("nan")}, ValueError, "rate=nan"),
+        ({"seed": -1}, ValueError, "seed must lie in"),
+        ({"seed": "a"}, TypeError, "seed must be an int"),
         ({"pairs": [(0, 1)]}, ValueError, "only for kind='asymmetric'"),
         ({"kind": "asymmetric", "pairs": [(0, 10)]}, ValueError, "holds class 10"),
         ({"kind": "asymmetric", "pairs": [(1, 1)]}, ValueError, "leads to itself"),

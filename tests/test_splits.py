@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -40,3 +41,9 @@ def test_a_draw_depends_on_the_seed_and_hits_the_shares_as_a_whole() -> None:
 def test_fractions_and_tags_without_a_database() -> None:
     splits = assign_splits(["a", "b"], ["x", "x"], [["val"], []], fractions={"test": 1})
     assert splits == ["val", "test"]
+
+
+@pytest.mark.parametrize("fractions", [[0.7, 0.3], {"train": "all"}, {"train": float("nan")}])
+def test_fractions_of_another_type_are_named(fractions: Any) -> None:
+    with pytest.raises(TypeError, match=r"^fractions"):
+        assign_splits(["a"], ["x"], [[]], fractions=fractions)

@@ -16,7 +16,7 @@ from training_bundles import make_bundle, metrics, read_rows, train, weights
 from training.engine import Engine
 from training.images import NO_AUGMENTATION, ImageSet
 from training.networks import build
-from training.parallel import World
+from training.parallel import World, start
 from training.plan import Plan
 from training.presets import PRESETS, Preset, override
 
@@ -166,6 +166,25 @@ def test_torch_compile_where_it_is_asked_for(
     assert steps == [16] * 4
     a, b = (weights(tmp_path / name / "last.pt") for name in ("plain", "compiled"))
     assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("tpu", "--device 'tpu' is unknown: give cuda, cpu or mps"),
+        ("cpu:x", "'cpu:x' is unknown"),
+        ("cuda", "no device of that kind"),
+        ("mps", "no device of that kind"),
+        ("cuda:2", "there are 2, counted from 0"),
+    ],
+)
+def test_a_device_that_is_not_there_is_named(
+    monkeypatch: pytest.MonkeyPatch, device: str, words: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2 if ":" in device else 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=words):
+        start(device)
 
 
 on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")

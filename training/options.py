@@ -148,8 +148,9 @@ def configure(args: argparse.Namespace, bundle: Bundle, processes: int) -> Confi
         settings = replace(settings, batch_size=fitting)
     if settings.batch_size < 2 * processes:
         raise ValueError(
-            f"{settings.batch_size} samples in a batch for {processes} processes: "
-            "each process needs two"
+            f"{settings.batch_size} samples in a batch (training split: {len(train)}, processes: "
+            f"{processes}): each process needs two. Give a larger --batch-size, more samples or "
+            "fewer processes"
         )
     if settings.batch_size % processes:
         raise ValueError(

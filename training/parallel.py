@@ -46,8 +46,7 @@ def start(device: str = "") -> World:
         ValueError: if there are more processes than GPUs, or the device is not there
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if kind.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"--device {kind}: this machine has no CUDA device that torch can use")
+    _check_device(kind)
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return World(0, 1, torch.device(kind))
     local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -62,6 +61,17 @@ def start(device: str = "") -> World:
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if kind.startswith("cuda") else "gloo")
     return World(dist.get_rank(), dist.get_world_size(), torch.device(kind), local_size)
+
+
+def _check_device(device: str) -> None:
+    kind, _, number = device.partition(":")
+    if kind not in ("cuda", "cpu", "mps") or (number and not number.isdecimal()):
+        raise ValueError(f"--device {device!r} is unknown: give cuda, cpu or mps")
+    found = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if kind in found and not found[kind]:
+        raise ValueError(f"--device {device}: this machine has no device of that kind for torch")
+    if number and int(number) >= found.get(kind, 1):
+        raise ValueError(f"--device {device}: there are {found.get(kind, 1)}, counted from 0")
 
 
 def stop() -> None:
