@@ -211,7 +211,8 @@ class CLIPCleanerPanel(foo.Panel):
             "restore": self.on_restore,
         }
         counts = statistics.verdicts if state.current else results.counts()
-        add_thresholds(panel, results, counts, _chosen(ctx), handlers)
+        reviewed = statistics.decided > 0
+        add_thresholds(panel, results, counts, reviewed, _chosen(ctx), handlers)
 
 
 def _chosen(ctx: foo.executor.ExecutionContext) -> dict[str, float]:

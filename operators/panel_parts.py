@@ -226,6 +226,7 @@ def add_thresholds(
     panel: types.Object,
     results: CLIPCleanerResults,
     counts: dict[str, int],
+    reviewed: bool,
     chosen: dict[str, float],
     handlers: dict[str, Handler],
 ) -> None:
@@ -235,6 +236,7 @@ def add_thresholds(
         panel: what to add to
         results: the run
         counts: of its labels by verdict, as they are now
+        reviewed: whether reviewed labels are among these
         chosen: the values of the sliders; each has its own name in the panel's state
         handlers: "change", "apply", "reset" and "restore"
     """
@@ -243,7 +245,7 @@ def add_thresholds(
     thetas, now = Thetas(**chosen), results.thetas
     changed = thetas != now
     evidence = preview_evidence(results)
-    text = change_text(counts, evidence.counts(thetas), evidence.is_whole)
+    text = change_text(counts, evidence.counts(thetas), evidence.is_whole, reviewed)
     panel.md(f"##### {text}", name="change")
     buttons = panel.h_stack("decide", gap=2)
     buttons.btn(

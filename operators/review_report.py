@@ -150,4 +150,4 @@ def _change(ctx: foo.executor.ExecutionContext, key: str, threshold: float) -> s
     results = load_results(ctx.dataset, key)
     evidence = preview_evidence(results)
     then = evidence.counts(results.thetas._replace(theta_score=threshold))
-    return change_text(results.counts(), then, evidence.is_whole)
+    return change_text(results.counts(), then, evidence.is_whole, reviewed=True)

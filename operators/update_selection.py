@@ -88,6 +88,7 @@ def reselect(dataset: fo.Dataset, key: str, thetas: Mapping[str, float | None]) 
 
 
 def _input_thetas(ctx: foo.executor.ExecutionContext, inputs: types.Object, key: str) -> None:
+    from clipcleaner_plugin.decisions import reviewed_fields
     from clipcleaner_plugin.reselection import Thetas, preview_evidence
     from clipcleaner_plugin.runs import load_results
 
@@ -102,7 +103,9 @@ def _input_thetas(ctx: foo.executor.ExecutionContext, inputs: types.Object, key:
     given = {name: ctx.params.get(name) for name in THETAS}
     thetas = Thetas(**{name: now[name] if v is None else v for name, v in given.items()})
     evidence = preview_evidence(results)
-    text = change_text(results.counts(), evidence.counts(thetas), evidence.is_whole)
+    reviewed = results.layout.label_field in reviewed_fields(ctx.dataset)
+    then = evidence.counts(thetas)
+    text = change_text(results.counts(), then, evidence.is_whole, reviewed)
     inputs.md(text, name="change")
     inputs.md(explanations(), name="explanations")
     former = results.former_thetas

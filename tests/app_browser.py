@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from PIL import Image
 from ports import free_port
 
@@ -57,6 +59,38 @@ _TIMEOUT = 240  # seconds; every step is polled, so that only a failure takes as
 
 # Of each open page: the calls of operators and panels that have no answer yet
 _unanswered: dict[Page, set[Request]] = {}
+
+
+def need_chromium() -> str:
+    """Returns the path of a browser; skips the test where there is none.
+
+    Where REQUIRE_BROWSER is set, as in .ci/run, the test fails instead.
+    """
+    found = find_chromium()
+    if found:
+        return found
+    said = "no Chromium: apt-get install chromium, or playwright install chromium"
+    if os.environ.get("REQUIRE_BROWSER"):
+        pytest.fail(said)
+    pytest.skip(said)
+
+
+def find_chromium() -> str | None:
+    """Returns the path of a Chromium or Chrome, or $CHROMIUM; None where there is none."""
+    own = os.environ.get("CHROMIUM")
+    if own:
+        return own
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        found = shutil.which(name)
+        if found:
+            return found
+    with contextlib.suppress(Exception):
+        from playwright.sync_api import sync_playwright
+
+        with sync_playwright() as p:
+            if Path(p.chromium.executable_path).exists():
+                return str(p.chromium.executable_path)
+    return None
 
 
 @contextlib.contextmanager

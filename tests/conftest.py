@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+from app_browser import need_chromium
 from ports import free_port
 
 if TYPE_CHECKING:
@@ -174,21 +175,8 @@ def dataset() -> Iterator[Callable[..., fo.Dataset]]:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Path of a Chromium or Chrome, or $CHROMIUM; skips the test where there is none."""
-    own = os.environ.get("CHROMIUM")
-    if own:
-        return own
-    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
-        found = shutil.which(name)
-        if found:
-            return found
-    with contextlib.suppress(Exception):
-        from playwright.sync_api import sync_playwright
-
-        with sync_playwright() as p:
-            if Path(p.chromium.executable_path).exists():
-                return str(p.chromium.executable_path)
-    pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
+    """Path of a Chromium or Chrome, or $CHROMIUM; without one the test cannot be run."""
+    return need_chromium()
 
 
 @pytest.fixture(scope="session")

@@ -85,6 +85,15 @@ def test_the_bars_of_the_classes_are_those_of_the_statistics(noisy: fo.Dataset) 
     assert words["x"] == [report[k].words for k in order] != mislabeled["x"]
     assert counts["x"] == [classes[k].count for k in order]
 
+    # and what anyone would count
+    given, verdict = noisy.values(["ground_truth.label", "run_verdict"])
+    of_class = {k: [v for g, v in zip(given, verdict, strict=True) if g == k] for k in CLASSES}
+    assert dict(zip(order, counts["x"], strict=True)) == {k: len(v) for k, v in of_class.items()}
+    assert dict(zip(order, mislabeled["x"], strict=True)) == {
+        k: v.count("mislabeled") / len(v) for k, v in of_class.items()
+    }
+    assert counts["name"] == "samples" and counts["texttemplate"] == "%{x:,}"
+
 
 def test_wrong_labels_do_not_speak_against_the_name_of_a_class(dataset: Maker) -> None:
     made = Noisy(dataset, wrong=0)

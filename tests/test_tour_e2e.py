@@ -31,6 +31,7 @@ from app_browser import (
 )
 from caltech_photos import Photos, noisy_photos
 from fiftyone import ViewField as F
+from tour_review import decide_by_the_truth
 
 import clipcleaner_plugin as cc
 
@@ -106,15 +107,6 @@ def measure(page: Page, dataset: fo.Dataset) -> None:
     take_picture(page, "tour-measure")
     form.get_by_role("button", name="Cancel").click()
     form.wait_for(state="detached")
-
-
-def decide_by_the_truth(sample: fo.DatasetView) -> None:
-    """Decides as a reviewer who makes no mistakes, and drops what belongs to no class."""
-    cc.drop(sample.exists("true_label.label", False))
-    for label in sample.distinct("true_label.label"):
-        wrong = (F("true_label.label") == label) & (F("ground_truth.label") != label)
-        cc.accept_suggestions(sample.match(wrong), label=label)
-    cc.confirm_labels(sample)
 
 
 def export(page: Page, folder: Path) -> None:
