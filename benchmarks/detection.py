@@ -20,7 +20,7 @@ from benchmarks.data import DEFAULT_FOLDER, DataMissingError, FeatureSet, load_s
 from benchmarks.figures import calibration, measure
 from benchmarks.machine import describe
 from benchmarks.peers import METHODS, Found, make_case
-from benchmarks.settings import HARD, NOISE, PLAIN, QUICK, VARIANTS, make_task
+from benchmarks.settings import DRAWS, HARD, NOISE, PLAIN, QUICK, VARIANTS, make_task
 from clipcleaner_plugin import score_labels
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "cleanlab")
@@ -36,11 +36,11 @@ class Setting(NamedTuple):
 
 
 def settings(names: Iterable[str], seeds: int, quick: bool) -> Iterator[Setting]:
-    """Lists what is measured, one seed after the other.
+    """Lists what is measured: the plain sets one seed after the other, then the harder ones.
 
     Args:
         names: of the sets
-        seeds: number of draws on the plain sets; harder sets are drawn once
+        seeds: number of draws on the plain sets; harder sets are drawn once, small ones ten times
         quick: a few kinds of noise on the plain sets only
 
     Yields:
@@ -50,9 +50,9 @@ def settings(names: Iterable[str], seeds: int, quick: bool) -> Iterator[Setting]
     for seed in range(seeds):
         for noise in QUICK if quick else NOISE:
             yield from (Setting(name, PLAIN, noise, seed) for name in names)
-        for variant in VARIANTS if seed == 0 and not quick else ():
-            if variant != PLAIN:
-                yield from (Setting(name, variant, noise, seed) for noise in HARD for name in names)
+    for variant in () if quick else [name for name in VARIANTS if name != PLAIN]:
+        for seed in range(DRAWS.get(variant, 1)):
+            yield from (Setting(name, variant, noise, seed) for noise in HARD for name in names)
 
 
 def examine(data: FeatureSet, setting: Setting) -> dict[str, Any]:
