@@ -30,7 +30,7 @@ import clipcleaner_plugin as cc
 
 if TYPE_CHECKING:
     from app_browser import App
-    from playwright.sync_api import Page
+    from playwright.sync_api import Locator, Page
 
 pytestmark = pytest.mark.e2e
 
@@ -88,6 +88,60 @@ def test_a_review(noisy_digits: fo.Dataset, results: Any, app: App) -> None:
         wait_for_count(page, len(worst))
         panel.get_by_text(f"{len(worst)} of {len(before)} labels look wrong").wait_for()
         assert reviewed(noisy_digits) == before
+
+
+def test_the_buttons_above_the_grid_and_the_keyboard(
+    noisy_digits: fo.Dataset, results: Any, app: App
+) -> None:
+    worst, clean = results.mislabeled_view().values("id"), results.clean_view().values("id")
+    earlier = [results.confirm_labels(noisy_digits.select(i)).action for i in clean[:20]]
+    before = reviewed(noisy_digits)
+    with app(noisy_digits) as page:
+        form = open_operator(page, "Load CLIPCleaner view")
+        submit(form, "Load")
+        wait_for_count(page, len(worst))
+        take_picture(page, "app-buttons")
+        for done, (button, submits, says) in enumerate(
+            (("accept", "Relabel", "relabeled"), ("confirm", "Confirm", "confirmed"))
+        ):
+            select(page, 0)
+            form = open_form(page, button)
+            form.get_by_text("1 selected sample").wait_for()
+            submit(form, submits)
+            page.get_by_text(f"1 sample {says}").first.wait_for()
+            wait_for_count(page, len(worst) - done - 1)
+            assert reviewed(noisy_digits)[worst[done]][1] == says
+
+        # The third without its button, nor any other
+        select(page, 0)
+        form = choose_by_keyboard(page, "Drop from training")
+        form.get_by_text("1 selected sample").wait_for()
+        form.get_by_text("will be left out").wait_for()
+        page.keyboard.press("Control+Enter")
+        wait_for_count(page, len(worst) - 3)
+        assert reviewed(noisy_digits)[worst[2]][1] == "dropped"
+
+        # 23 actions are in force: the first is in no list, but it is found
+        form = open_form(page, "undo")
+        form.get_by_text("3 earlier ones: search for them").wait_for()
+        field(form, "Search").fill(str(earlier[0]))
+        form.get_by_text("3 earlier ones").wait_for(state="detached")
+        form.get_by_text("will be as before").wait_for()
+        submit(form, "Undo")
+        page.get_by_text("Undone on 1 sample").first.wait_for()
+    after = {**before, clean[0]: (before[clean[0]][0], None)}
+    changed = {i for i, found in reviewed(noisy_digits).items() if found != after[i]}
+    assert changed == set(worst[:3])
+
+
+def choose_by_keyboard(page: Page, label: str) -> Locator:
+    """Finds an operator without the mouse, and returns its form."""
+    page.keyboard.press("`")
+    page.locator('input[data-cy="operators-browser-search"]').wait_for()
+    page.keyboard.type(label)
+    page.locator('[data-cy="operators-browser"]').get_by_text(label, exact=True).wait_for()
+    page.keyboard.press("Enter")
+    return page.locator('[data-cy="operators-prompt-modal"]')
 
 
 @pytest.mark.usefixtures("results")
