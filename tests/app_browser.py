@@ -304,9 +304,19 @@ def _click_plot(page: Page, mark: Locator, find_boxes: Callable[[], list[Any]]) 
 
 def open_panel(page: Page) -> Locator:
     """Opens the panel with its button above the grid."""
-    page.locator('img[src*="panel.svg"]').click()
+    from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
+
+    button = page.locator('img[src*="panel.svg"]')
     panel = page.locator('[data-cy="panel-content-clipcleaner"]')
-    panel.wait_for()
+
+    def is_open() -> bool:
+        button.click()
+        with contextlib.suppress(PlaywrightTimeoutError):
+            panel.wait_for(timeout=20_000)
+        return panel.is_visible()
+
+    settle(page)
+    wait_until(is_open, "the panel is open", page)  # a page that has just started may lose a click
     return panel
 
 
