@@ -79,11 +79,13 @@ class Surprise:
             the value, its (2,) gradient by the scales, and its (3,) gradient by the chances
         """
         scales = (images_scale, language_scale)
-        found = in_order(
-            lambda block: _surprise(block, scales, chances.tolist(), self._num_classes),
-            self._blocks,
-        )
-        total = np.sum(list(found), axis=0)
+
+        def surprise(block: _Block) -> np.ndarray:
+            return _surprise(block, scales, chances.tolist(), self._num_classes)
+
+        # One block is done before another thread has been told of it
+        apply = in_order if len(self._blocks) > 1 else map
+        total = np.sum(list(apply(surprise, self._blocks)), axis=0)
         return float(total[0]), total[1:3], total[3:]
 
 
