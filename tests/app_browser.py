@@ -313,10 +313,13 @@ def open_panel(page: Page) -> Locator:
         button.click()
         with contextlib.suppress(PlaywrightTimeoutError):
             panel.wait_for(timeout=20_000)
+        settle(page)
+        page.wait_for_timeout(1000)
         return panel.is_visible()
 
+    # A page that has just started may lose the click, or the panel when its session arrives
     settle(page)
-    wait_until(is_open, "the panel is open", page)  # a page that has just started may lose a click
+    wait_until(is_open, "the panel is open", page)
     return panel
 
 
