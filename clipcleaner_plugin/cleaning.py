@@ -16,9 +16,7 @@ from .zeroshot import log_softmax
 GAUSSIAN_SCALE = 0.2  # densities in hundreds of dimensions are far too sure of themselves
 TRUST_EXPONENT, _SHARPNESS = 6, 4
 _ROUNDS = 4
-_LEAST_TRUST = (
-    0.25  # in language, below which offsets cannot help: right 5/6 as often as the images
-)
+_TRUSTED = 0.25  # trust in language from which on it is right nearly (5/6) as often as the images
 _NOT_BY_CHANCE = 10  # labels of a class that are not all wrong
 _ENOUGH = 1e-3  # change of the labels, in labels a sample, at which the cleaning ends
 _LEAST_ROWS, _ROWS_OF_CLASS = 10_000, 30
@@ -156,7 +154,7 @@ def clean_labels(
     _, trust = _joint_opinion(Evidence(images, language + offsets), labels, weights)
     log_size = np.log(weights.sum())
     gain = gain_of(offsets, language, labels, weights)
-    if trust > _LEAST_TRUST and gain > num_classes * log_size:
+    if trust > _TRUSTED and gain > num_classes * log_size:
         other, other_cost = search.explain(offsets)
         if other_cost + 2 * log_size < cost:
             return other
@@ -202,9 +200,10 @@ class _Search:
         and wrong labels. So it is begun from the given labels, and from what language and images
         together hold the most probable, once boldly, with the confusion of classes that this
         implies, and once mildly, with some weight to the labels. These two are believed only if
-        they explain the labels better at their own cost (BIC), also than the first does without
-        its caution: the first always mixes the given labels back in, so that hard images of
-        overlapping classes are not drawn over to their neighbours one after the other.
+        they explain the labels better, also than the first does without its caution: it always
+        mixes the given labels back in, so that hard images of overlapping classes are not drawn
+        over to their neighbours one after the other. They have to earn the price of their pairs
+        (BIC), too, unless language, which has not seen the labels, is trusted.
 
         Args:
             offsets: (K,) float32, to be added to the logits of language
@@ -214,7 +213,7 @@ class _Search:
         """
         language = None if self.language is None else self.language + offsets
         opinion, trust = _joint_opinion(Evidence(self.images, language), self.labels, self.weights)
-        price = 0 if trust > 0.5 else 1
+        price = 0 if trust > _TRUSTED else 1
 
         def alternate(shares: np.ndarray, model: NoiseModel, caution: float) -> _Explanation:
             for turn in range(_ROUNDS):

@@ -136,21 +136,8 @@ def features() -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     return model.encode_images(pixels), labels, class_text_features(model, prompts)
 
 
-@pytest.mark.parametrize(
-    ("noise", "seed"),
-    [
-        *(("symmetric", seed) for seed in (1, 2, 3)),
-        pytest.param(
-            *("asymmetric", 1),
-            marks=pytest.mark.xfail(
-                reason="classes that overlap explain these labels about as well as wrong ones do, "
-                "so that the rounding of a machine's features decides; then nothing is found",
-                strict=False,
-            ),
-        ),
-        *(("asymmetric", seed) for seed in (2, 3)),
-    ],
-)
+@pytest.mark.parametrize("noise", ["symmetric", "asymmetric"])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_other_draws_are_found_as_well(
     features: tuple[np.ndarray, np.ndarray, list[np.ndarray]], noise: str, seed: int
 ) -> None:
