@@ -10,6 +10,7 @@ from .noise_likelihood import Surprise
 from .noise_model import (
     HARD_SCALE,
     HARD_SHARE,
+    LEAST_RIGHT,
     SMALLEST,
     Evidence,
     NoiseModel,
@@ -131,7 +132,7 @@ def _fit_shared(
         return value, np.concatenate([by_scales * scales + off / 4, by_odds])
 
     shared = [model.uniform, model.lookalike, *([model.careless] if model.careless else [])]
-    rest = max(1 - sum(shared), 1e-3)
+    rest = max(1 - sum(shared), LEAST_RIGHT)
     point = np.log([model.images_scale, model.language_scale, *(s / rest for s in shared)])
     bounds = [(least, _SCALES[0][1]), _SCALES[1]]
     bounds += [_CHANCE if chances_too else (start, start) for start in point[2:].tolist()]

@@ -9,13 +9,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .fitting import in_order
-from .noise_model import HARD_SCALE, HARD_SHARE, LOOKALIKE_SCALE, NEVER, SMALLEST, Evidence
+from .noise_model import (
+    HARD_SCALE,
+    HARD_SHARE,
+    LEAST_RIGHT,
+    LOOKALIKE_SCALE,
+    NEVER,
+    SMALLEST,
+    Evidence,
+)
 
 if TYPE_CHECKING:
     import torch
 
 _BLOCK = 1 << 17  # numbers of a table that fit into a core's cache together with what is made of it
-LEAST_RIGHT = 1e-3
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ HARD_SHARE, HARD_SCALE = 0.1, 0.7
 # Where people mistake an image, far-off classes are less rare than the calibrated opinion says
 LOOKALIKE_SCALE = 0.35
 SMALLEST, NEVER = 1e-30, -1e9
+LEAST_RIGHT = 1e-3  # the least chance of a right label
 _STEEPEST = 0.2
 
 
@@ -72,7 +73,7 @@ class NoiseModel:
     def right(self) -> np.ndarray:
         """(K,) chance that a label of each true class is right, where no look-alike is at hand."""
         wrong = self.uniform + self.lookalike + self.careless + self.confusion.sum(axis=1)
-        return np.maximum(1 - wrong, 1e-3)
+        return np.maximum(1 - wrong, LEAST_RIGHT)
 
     def ambiguity(self, logits: np.ndarray) -> np.ndarray:
         """About the rank of images by ambiguity, (n,) float32 in [0, 1], 1 for the least clear.

@@ -51,15 +51,13 @@ def thetas_text(thetas: Thetas) -> str:
     return " / ".join(f"{getattr(thetas, name):.2f}" for name in THETAS)
 
 
-def change_text(
-    now: dict[str, int], then: dict[str, int], exact: bool, reviewed: bool = False
-) -> str:
+def change_text(now: dict[str, int], then: dict[str, int], exact: bool, reviewed: bool) -> str:
     """Writes counts by verdict as they are and as they would be, as Markdown.
 
     Args:
         now, then: counts by verdict
         exact: whether ``then`` is; else it was estimated from a part of the samples
-        reviewed (False): whether reviewed labels are among them, which is then said: the panel's
+        reviewed: whether reviewed labels are among them, which is then said: the panel's
             other numbers are of labels that wait for a review
     """
     about = "" if exact else "about "
@@ -68,4 +66,5 @@ def change_text(
         change = then[verdict] - now[verdict]
         after = f" → **{about}{then[verdict]:,}** ({change:+,})" if change else ""
         parts.append(f"{verdict} {now[verdict]:,}{after}")
-    return ", ".join(parts).capitalize() + reviewed * ", reviewed labels included"
+    text = ", ".join(parts).capitalize()
+    return f"{text}, reviewed labels included" if reviewed else text

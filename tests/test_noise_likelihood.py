@@ -8,10 +8,11 @@ import torch
 
 from clipcleaner_plugin import noise_likelihood
 from clipcleaner_plugin.fitting import one_blas_thread
-from clipcleaner_plugin.noise_likelihood import LEAST_RIGHT, Surprise
+from clipcleaner_plugin.noise_likelihood import Surprise
 from clipcleaner_plugin.noise_model import (
     HARD_SCALE,
     HARD_SHARE,
+    LEAST_RIGHT,
     LOOKALIKE_SCALE,
     NEVER,
     Evidence,
