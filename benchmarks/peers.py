@@ -83,7 +83,7 @@ def out_of_fold(features: np.ndarray, labels: np.ndarray, num_classes: int) -> n
         known, place = np.unique(labels[train], return_inverse=True)
         weights = np.ones((1, len(train)), dtype=np.float32)
         model = fit_logistic(
-            features[train], place, len(known), weights, [UNSEEN_C], [UNSEEN_TOLERANCE]
+            features[train], place, len(known), weights, UNSEEN_C, UNSEEN_TOLERANCE
         )
         logits = model.logits(0, features[test]).astype(np.float64)
         probs[np.ix_(test, known)] = np.exp(log_softmax(logits))

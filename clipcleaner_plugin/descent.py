@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ _ROUNDING = 1e-6  # of the value, computed in float32: a rise by less is none
 class Descent:
     """One minimisation, driven from outside, so that several can share each pass over the data.
 
-    Evaluate the function at :attr:`trial`, hand value and gradient to :meth:`observe`, until
+    Evaluate the function at :attr:`trial`, hand what was found to :meth:`observe`, until
     :attr:`done`. The step along a line is judged by its slope (the function is convex), since near
     the minimum its values differ by less than float32 resolves.
 
@@ -32,52 +33,64 @@ class Descent:
     def __init__(
         self,
         start: torch.Tensor,
-        distance: Callable[[torch.Tensor], float],
+        length: Callable[[torch.Tensor], float],
         tolerance: float,
         max_steps: int,
     ) -> None:
         """Starts at a point.
 
         Args:
-            start: float64 tensor, in coordinates where the Hessian is about the identity
-            distance: how far, by a gradient, the minimum is away, if it is the identity
-            tolerance: the distance to stop at
+            start: float64 tensor
+            length: of a step
+            tolerance: distance from the minimum, in the same measure, to stop at
             max_steps: evaluations to stop after
         """
         self.point = self.trial = start
         self.done = self.converged = False
         self.steps = 0
-        self._distance = distance
+        self._length = length
         self._tolerance = tolerance
         self._max_steps = max_steps
-        self._pairs: deque[tuple[torch.Tensor, torch.Tensor, float]] = deque(maxlen=MEMORY)
+        # Steps, the change of the gradient by each, the same divided, and 1 / (step * change)
+        self._pairs: deque[tuple[torch.Tensor, torch.Tensor, torch.Tensor, float]] = deque(
+            maxlen=MEMORY
+        )
         self._scale = 1.0
         self._value = float("inf")
         self._gradient: torch.Tensor | None = None
+        self._divided = start
         self._direction, self._slope = start, 0.0
         self._step, self._trials = 1.0, 0
         self._low, self._low_slope = 0.0, 0.0
         self._high: float | None = None
         self._high_slope = 0.0
 
-    def observe(self, value: float, gradient: torch.Tensor) -> None:
-        """Takes the function's value and gradient at :attr:`trial`, and sets the next one."""
+    def observe(self, value: float, gradient: torch.Tensor, divided: torch.Tensor) -> None:
+        """Takes the function's value and gradient at :attr:`trial`, and sets the next one.
+
+        Args:
+            value: of the function
+            gradient: float64 tensor
+            divided: the gradient, divided by about the Hessian, always the same
+        """
         self.steps += 1
         if self._gradient is None or self._accepts(value, gradient):
-            self._move(value, gradient)
+            self._move(value, gradient, divided)
         if self.steps >= self._max_steps:
             self.done = True
         if not self.done:
             self.trial = self.point + self._step * self._direction
 
-    def _move(self, value: float, gradient: torch.Tensor) -> None:
+    def _move(self, value: float, gradient: torch.Tensor, divided: torch.Tensor) -> None:
         if self._gradient is not None:
-            self._remember(self._step * self._direction, gradient - self._gradient)
-        self.point, self._value, self._gradient = self.trial, value, gradient
+            step, change = self._step * self._direction, gradient - self._gradient
+            self._remember(step, change, divided - self._divided)
+        self.point, self._value = self.trial, value
+        self._gradient, self._divided = gradient, divided
         # The steps so far tell how curved the function really is
-        self.converged = self._scale * self._distance(gradient) <= self._tolerance
+        self.converged = self._scale * self._length(divided) <= self._tolerance
         self.done = self.converged
-        self._direction = -self._inverse_hessian_times(gradient)
+        self._direction = -self._inverse_hessian_times(gradient, divided)
         self._slope = _dot(self._direction, gradient)
         if not self._slope < 0:  # rounding has eaten the curvature
             self.done = True
@@ -117,22 +130,28 @@ class Descent:
         margin = 0.1 * (high - low)
         return min(max(wanted, low + margin), high - margin)
 
-    def _remember(self, step: torch.Tensor, change: torch.Tensor) -> None:
+    def _remember(self, step: torch.Tensor, change: torch.Tensor, divided: torch.Tensor) -> None:
         product = _dot(step, change)
         if product > 0:  # as in every convex function, but for rounding
-            self._pairs.append((step.float(), change.float(), 1 / product))
-            self._scale = product / _dot(change, change)
+            self._pairs.append((step.float(), change.float(), divided.float(), 1 / product))
+            # Smoothed: it swings about 1 where the division is by nearly the Hessian
+            self._scale = math.sqrt(self._scale * product / _dot(change, divided))
 
-    def _inverse_hessian_times(self, gradient: torch.Tensor) -> torch.Tensor:
-        """The two loops of L-BFGS (Nocedal and Wright, Numerical Optimization, algorithm 7.4)."""
-        rest = gradient.clone()
+    def _inverse_hessian_times(self, gradient: torch.Tensor, divided: torch.Tensor) -> torch.Tensor:
+        """The two loops of L-BFGS (Nocedal and Wright, Numerical Optimization, algorithm 7.4).
+
+        Between them it divides by the Hessian that it begins with. What is left of the gradient
+        there is a sum of gradients that have been divided before.
+        """
+        rest, result = gradient.clone(), divided.clone()
         shares = []
-        for step, change, inverse in reversed(self._pairs):
+        for step, change, change_divided, inverse in reversed(self._pairs):
             share = inverse * _dot(step, rest)
             shares.append(share)
             rest.add_(change, alpha=-share)
-        result = rest.mul_(self._scale)
-        for (step, change, inverse), share in zip(self._pairs, reversed(shares), strict=True):
+            result.add_(change_divided, alpha=-share)
+        result.mul_(self._scale)
+        for (step, change, _, inverse), share in zip(self._pairs, reversed(shares), strict=True):
             result.add_(step, alpha=share - inverse * _dot(change, result))
         return result
 

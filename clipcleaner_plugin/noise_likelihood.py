@@ -22,7 +22,7 @@ from .noise_model import (
 if TYPE_CHECKING:
     import torch
 
-_BLOCK = 1 << 17  # numbers of a table that fit into a core's cache together with what is made of it
+_BLOCK = 1 << 18  # numbers of a table: smaller blocks are done before their threads agree on them
 
 
 @dataclass(frozen=True)

@@ -82,12 +82,12 @@ class _Leader:
 
     def fit(self, task: dict[str, Any]) -> Logistic:
         """Does with all what :func:`fit_logistic` does with these arguments."""
-        names = ("features", "labels", "weights", "doubts", "device")
+        names = ("features", "labels", "weights", "doubts", "pilot", "device")
         rest = {name: value for name, value in task.items() if name not in names}
-        columns = [task["labels"], task["weights"].T]
-        if task["doubts"] is not None:
-            other, share = task["doubts"]
-            columns += [other, share.T]
+        rest["doubts"], rest["pilot"] = task["doubts"] is not None, task["pilot"] is not None
+        columns = [task["labels"], task["weights"].T, *(task["doubts"] or ())]
+        if rest["pilot"]:
+            columns.append(task["pilot"])
         own = self._hand_out(_fit, rest, [task["features"]], columns)
         return _fit({**rest, "device": task["device"]}, *own)
 
@@ -154,10 +154,11 @@ class _Leader:
 
 def _fit(rest: dict[str, Any], features: list[np.ndarray], columns: list[np.ndarray]) -> Logistic:
     """One rank's part of a fit."""
-    labels, weights, *doubts = columns
+    labels, weights, *more = columns
     task = {**rest, "features": features[0], "labels": labels}
     task["weights"] = np.ascontiguousarray(weights.T)
-    task["doubts"] = (doubts[0], np.ascontiguousarray(doubts[1].T)) if doubts else None
+    task["pilot"] = more.pop() if rest["pilot"] else None
+    task["doubts"] = (more[0], more[1]) if rest["doubts"] else None
     return fit_logistic(**task, reduce=_sum)
 
 

@@ -41,7 +41,8 @@ with joined() as ranks:
         x, y, w, texts = (arrays[key] for key in ("x", "y", "w", "texts"))
         with work_shared(ranks):
             for name in ("first", "second"):
-                found = fit_logistic(x, y, 4, w, [1.0, 10.0], [5e-5, 1.5e-4])
+                more = {"doubts": ((y + 1) % 4, arrays["share"]), "pilot": arrays["pilot"]}
+                found = fit_logistic(x, y, 4, w, 10, 2e-4, **(more if name == "second" else {}))
                 np.savez(sys.argv[2] + name, w=found.coefficients, b=found.intercepts)
             for name, looks in (("same", None), ("others", arrays["looks"])):
                 found = score_labels(x, y, texts, visual_features=looks)
@@ -63,13 +64,24 @@ def test_rows_spread_over_processes_give_what_one_gives(tmp_path: Path) -> None:
     weights = np.ones((2, 401), dtype=np.float32)
     weights[1, 150:260] = 0
     looks = make_clusters(401, 4, spread=0.6, seed=1).images
-    rows = {"x": data.images, "y": labels, "w": weights, "texts": data.texts, "looks": looks}
+    share = np.random.default_rng(0).uniform(0, 0.5, 401).astype(np.float32)
+    pilot = np.where(np.arange(401) % 4, 0, 4).astype(np.float32)
+    more = {"doubts": ((labels + 1) % 4, share), "pilot": pilot}
+    rows = {
+        "share": share,
+        "pilot": pilot,
+        "x": data.images,
+        "y": labels,
+        "w": weights,
+        "texts": data.texts,
+        "looks": looks,
+    }
     np.savez(tmp_path / "rows.npz", **rows)
     (tmp_path / "work.py").write_text(WORK)
     done = torchrun(3, str(tmp_path / "work.py"), str(tmp_path / "rows.npz"), str(tmp_path) + "/")
     assert done.returncode == 0, done.stderr
-    alone = fit_logistic(data.images, labels, 4, weights, [1.0, 10.0], [5e-5, 1.5e-4])
-    for name in ("first", "second"):
+    for name, options in (("first", {}), ("second", more)):
+        alone = fit_logistic(data.images, labels, 4, weights, 10, 2e-4, **options)
         shared = np.load(tmp_path / f"{name}.npz")
         for m in range(2):
             found = softmax(data.images @ shared["w"][m].T + shared["b"][m], axis=1)

@@ -1,0 +1,137 @@
+"""The loss of a logistic regression and its gradient: sums over rows, block by block."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .fitting import in_order
+
+if TYPE_CHECKING:
+    import torch
+
+# Numbers in a block of logits, on the CPU about what a core's cache holds. Fixed, like all that
+# sets the size of a block: the sums have the same bits on any number of cores.
+_BLOCK = {"cpu": 2**19, "cuda": 2**26}
+_ROWS_OF_BLOCK = {"cpu": (256, 8192), "cuda": (1024, 2**17)}
+_ROWS_OF_MOMENTS = 8192  # more would not make a better path
+
+Reduce = Callable[["torch.Tensor"], "torch.Tensor"]
+
+
+def with_one(rows: torch.Tensor) -> torch.Tensor:
+    """Appends 1, the factor of the intercept, to each of (n, d) rows."""
+    import torch
+
+    return torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
+
+
+class Rows:
+    """The rows of this process: sums over them, block by block, and over all processes."""
+
+    def __init__(
+        self,
+        features: np.ndarray,
+        labels: np.ndarray,
+        num_classes: int,
+        weights: np.ndarray,
+        doubts: tuple[np.ndarray, np.ndarray] | None,
+        device: torch.device,
+        reduce: Reduce,
+    ) -> None:
+        import torch
+
+        self._reduce, self._device, self._k = reduce, device, num_classes
+        self._weights = torch.from_numpy(weights)
+        self.totals = reduce(self._weights.sum(dim=1, dtype=torch.float64))
+        size, (least, most) = _BLOCK[device.type], _ROWS_OF_BLOCK[device.type]
+        block = min(max(size // (len(weights) * num_classes), least), most)
+        starts = range(0, len(features), block)
+        slices = [slice(start, start + block) for start in starts]
+        self._blocks = [(rows, np.flatnonzero(weights[:, rows].any(axis=1))) for rows in slices]
+        self.x, self.y = torch.from_numpy(features), torch.from_numpy(labels)
+        self._doubts = None if doubts is None else tuple(map(torch.from_numpy, doubts))
+        if device.type == "cuda" and features.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+            self.x = self.x.to(device)  # otherwise block by block, in every pass
+
+    def moments(self) -> torch.Tensor:
+        """Mean of ``x x'``, (d + 1, d + 1) float64, where 1 is appended to each row x.
+
+        It is taken from a part of the rows: it shapes the path to the minimum, not the minimum.
+        """
+        import torch
+
+        n = self._reduce(torch.tensor([float(len(self.x))], dtype=torch.float64)).item()
+        some = self.x[:: math.ceil(n / _ROWS_OF_MOMENTS)]
+        sums = self._reduce(with_one(some).sum(dim=0, dtype=torch.float64))
+        mean = sums / sums[-1]
+        # Features of CLIP have most of their length in common: float32 would lose the rest
+        centred = some - mean[:-1].to(some)
+        moments = mean.outer(mean)
+        moments[:-1, :-1] += self._reduce((centred.T @ centred).double()) / sums[-1]
+        return moments
+
+    def evaluate(self, models: dict[int, torch.Tensor]) -> tuple[list[float], torch.Tensor]:
+        """Mean loss and its gradient for some models, in one pass over the rows.
+
+        Args:
+            models: (K, d + 1) float64 by number: coefficients and, in the last column, intercepts
+
+        Returns:
+            their values and their gradients, (m, K, d + 1) float64
+        """
+        import torch
+
+        d = self.x.shape[1]
+        places = {m: place for place, m in enumerate(models)}
+        losses = torch.zeros(len(models), dtype=torch.float64, device=self._device)
+        sums = torch.zeros(len(models), self._k, d + 1, dtype=torch.float64, device=self._device)
+        stacks: dict[tuple[int, ...], torch.Tensor] = {}
+
+        def tasks() -> Iterator[tuple[slice, tuple[int, ...], torch.Tensor]]:
+            for rows, present in self._blocks:
+                of_block = tuple(m for m in models if m in present)
+                if of_block and of_block not in stacks:
+                    stacks[of_block] = torch.cat([models[m] for m in of_block]).float()
+                if of_block:
+                    yield rows, of_block, stacks[of_block]
+
+        apply = in_order if self._device.type == "cpu" else map
+        for of_block, loss, gradient in apply(self._block, tasks()):
+            for i, m in enumerate(of_block):
+                losses[places[m]] += loss[i]
+                sums[places[m]] += gradient[i]
+        totals = self.totals[list(models)].to(losses)
+        losses, sums = self._reduce(losses) / totals, self._reduce(sums)
+        return losses.tolist(), sums.div_(totals[:, None, None])
+
+    def _block(
+        self, task: tuple[slice, tuple[int, ...], torch.Tensor]
+    ) -> tuple[tuple[int, ...], torch.Tensor, torch.Tensor]:
+        """Loss, (m,), and gradient, (m, K, d + 1), summed over the rows of one block."""
+        import torch
+
+        rows, models, stack = task
+        x, y = self.x[rows].to(self._device), self.y[rows].to(self._device)
+        weights = self._weights[list(models), rows].to(self._device)
+        m, n = weights.shape
+        # Rows run along the last axis: over the classes between, a softmax is many times faster
+        logits = torch.addmm(stack[:, -1:], stack[:, :-1], x.T).view(m, self._k, n)
+        log_probs = torch.log_softmax(logits, dim=1)
+        shares = [(y.expand(m, 1, n), torch.ones_like(weights[0]))]
+        if self._doubts is not None:
+            other, share = (column[rows].to(self._device) for column in self._doubts)
+            shares = [(y.expand(m, 1, n), 1 - share), (other.expand(m, 1, n), share)]
+        fit = torch.zeros_like(weights)
+        for of_label, share in shares:
+            fit += share * log_probs.gather(1, of_label)[:, 0]
+        loss = -(weights * fit).sum(dim=1, dtype=torch.float64)
+        residuals = log_probs.exp_()
+        for of_label, share in shares:
+            residuals.scatter_add_(1, of_label, -share.expand_as(of_label))
+        residuals *= weights[:, None]
+        gradient = (residuals.view(m * self._k, n) @ x).view(m, self._k, -1)
+        return models, loss, torch.cat([gradient, residuals.sum(dim=2, keepdim=True)], dim=2)

@@ -1,0 +1,105 @@
+"""The curvature of the loss: the blocks of its Hessian, and what a step is measured by."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from clipcleaner_plugin import curvature
+from clipcleaner_plugin.curvature import at_model, at_zero
+from clipcleaner_plugin.fitting import one_blas_thread
+from clipcleaner_plugin.logistic_rows import Rows
+
+N, K, D, PENALTY = 300, 4, 6, 1e-3
+
+
+def problem() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows, their weights, and a model that is unsure of many of them."""
+    random = torch.Generator().manual_seed(0)
+    rows = torch.randn(N, D, generator=random)
+    model = torch.randn(K, D + 1, generator=random, dtype=torch.float64)
+    return rows, torch.rand(N, generator=random), model
+
+
+def loss(model: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The mean loss of labels, which the Hessian does not depend on, and the penalty."""
+    logits = rows.double() @ model[:, :-1].T + model[:, -1]
+    labels = torch.arange(len(rows)) % len(model)
+    each = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+    penalty = PENALTY / 2 * (model[:, :-1] ** 2).sum()
+    return (weights * each).sum() / weights.sum() + penalty
+
+
+def hessian_blocks(
+    model: torch.Tensor, rows: torch.Tensor, weights: torch.Tensor
+) -> list[torch.Tensor]:
+    """One block a class, (d + 1, d + 1), by automatic differentiation."""
+    whole = torch.autograd.functional.hessian(lambda m: loss(m, rows, weights), model)
+    return [whole[k, :, k] for k in range(len(model))]
+
+
+def moments_of(rows: torch.Tensor) -> torch.Tensor:
+    ones = torch.ones(len(rows), dtype=torch.int64)
+    with one_blas_thread():
+        return Rows(
+            rows.numpy(), ones.numpy(), K, np.ones((1, len(rows)), np.float32), None,
+            torch.device("cpu"), lambda tensor: tensor,
+        ).moments()  # fmt: skip
+
+
+def test_moments_keep_what_little_varies() -> None:
+    rows, _, _ = problem()
+    rows = (1e-3 * rows + 1).float()
+    x = torch.cat([rows, torch.ones(N, 1)], dim=1).double()
+    found, expected = moments_of(rows), x.T @ x / N
+    assert torch.allclose(found, expected, atol=1e-7)
+    spread = [m[:-1, :-1] - m[:-1, -1].outer(m[:-1, -1]) for m in (found, expected)]
+    assert torch.allclose(*spread, rtol=1e-3, atol=1e-9)
+
+
+def test_at_a_model_it_is_newtons_step_of_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curvature, "_LEAST_DOUBT", 0)
+    rows, weights, model = problem()
+    gradients = torch.randn(3, K, D + 1, generator=torch.Generator().manual_seed(1)).double()
+    with one_blas_thread():
+        shape = at_model(model, rows, weights, moments_of(rows), PENALTY, lambda tensor: tensor)
+        found = shape.divide(gradients)
+    for k, block in enumerate(hessian_blocks(model, rows, weights)):
+        expected = torch.linalg.solve(block, gradients[:, k].T).T
+        assert torch.allclose(found[:, k], expected, rtol=1e-3, atol=1e-2)
+
+
+def test_rows_that_are_sure_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, weights, model = problem()
+    gradient = torch.ones(1, K, D + 1, dtype=torch.float64)
+
+    def step() -> torch.Tensor:
+        with one_blas_thread():
+            shape = at_model(model, rows, weights, moments_of(rows), PENALTY, lambda tensor: tensor)
+            return shape.divide(gradient)
+
+    exact = step()
+    monkeypatch.setattr(curvature, "_MOST_ROWS", N // 2)
+    near = step()
+    monkeypatch.setattr(curvature, "_LEAST_DOUBT", 1)  # none by itself
+    far = step()
+    assert 0 < (near - exact).norm() < (far - exact).norm()
+
+
+def test_at_zero_it_is_the_hessian_there() -> None:
+    rows, _, _ = problem()
+    zero, gradient = torch.zeros(K, D + 1).double(), torch.ones(1, K, D + 1).double()
+    found = at_zero(moments_of(rows), K, PENALTY).divide(gradient)
+    blocks = hessian_blocks(zero, rows, torch.ones(N))
+    # p (1 - p) is 1/K (1 - 1/K): the coupling of the classes makes up for the rest
+    expected = torch.linalg.solve(blocks[0] * K / (K - 1), gradient[0, 0])
+    assert torch.allclose(found[0], expected.expand(K, D + 1), rtol=0.05)
+
+
+def test_the_length_of_a_step_is_what_it_does_to_logits() -> None:
+    rows, _, model = problem()
+    change = rows.double() @ model[:, :-1].T + model[:, -1]
+    expected = change.square().mean(dim=0).sqrt().max()
+    found = at_zero(moments_of(rows), K, PENALTY).length(model)
+    assert found == pytest.approx(float(expected), rel=1e-4)
