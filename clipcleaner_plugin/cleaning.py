@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .fitting import in_order
 from .gaussians import GaussianFitter, Gaussians
 from .noise_fit import LEAST_KEPT, Fit, fit_noise_model, spread, start_model
 from .noise_model import Evidence, NoiseModel
@@ -20,6 +21,7 @@ _TRUSTED = 0.25  # trust in language from which on it is right nearly (5/6) as o
 _NOT_BY_CHANCE = 10  # labels of a class that are not all wrong
 _ENOUGH = 1e-3  # change of the labels, in labels a sample, at which the cleaning ends
 _LEAST_ROWS, _ROWS_OF_CLASS = 10_000, 30
+_SIDE_BY_SIDE = 2**22  # numbers of a table
 
 
 @dataclass(frozen=True)
@@ -231,14 +233,17 @@ class _Search:
             return found.fit.surprise + price * found.fit.price
 
         start = start_model(self.given.shape[1], GAUSSIAN_SCALE)
-        believed = alternate(self.given, start, 0.5)
         bold = _start_from(opinion, self.labels, self.weights, start)
         mild_shares = _by_labels(opinion, self.labels)
         mild = _start_from(mild_shares, self.labels, self.weights, start)
-        begun = (
-            alternate(_by_confusion(opinion, self.labels, bold), bold, 0.0),
-            alternate(mild_shares, mild, 0.0),
+        beginnings = (
+            (self.given, start, 0.5),
+            (_by_confusion(opinion, self.labels, bold), bold, 0.0),
+            (mild_shares, mild, 0.0),
         )
+        # Side by side they need three times the memory
+        apply = in_order if self.given.size <= _SIDE_BY_SIDE else map
+        believed, *begun = apply(lambda beginning: alternate(*beginning), beginnings)
         better = [f for f in begun if cost(f) < cost(believed) and not self._denies_a_class(f)]
         if better:
             best = min(better, key=cost)

@@ -41,9 +41,8 @@ class Curvature:
         of_class = gradients.permute(1, 2, 0).to(self._inverse)
         parts = zip(self._inverse.split(_CLASSES), of_class.split(_CLASSES), strict=True)
         apply = in_order if gradients.device.type == "cpu" else map
-        return (
-            torch.cat(list(apply(lambda part: part[0] @ part[1], parts))).permute(2, 0, 1).double()
-        )
+        steps = torch.cat(list(apply(lambda part: part[0] @ part[1], parts)))
+        return steps.permute(2, 0, 1).double()
 
     def length(self, step: torch.Tensor) -> float:
         """How far a step moves the logits of a class, root mean square over the rows, at most."""
@@ -124,9 +123,14 @@ def _invert(block: torch.Tensor, penalty: float) -> torch.Tensor:
     """Inverts a block of the Hessian, (d + 1, d + 1) float64, with the penalty added to it."""
     import torch
 
-    block = block.clone()
-    diagonal = block.diagonal()
-    # Sums of float32 are no more exact than that, and may be negative where nothing varies
-    diagonal += 1e-7 * diagonal.max()
+    diagonal = block.diagonal().clone()
     diagonal[:-1] += penalty
-    return torch.cholesky_inverse(torch.linalg.cholesky(block))
+    # Sums of float32 may be negative where nothing varies; of a class that is never probable
+    # nothing is left
+    floor = 1e-7 * float(diagonal.max()) + 1e-12
+    for _ in range(10):
+        factor, failed = torch.linalg.cholesky_ex(block.diagonal_scatter(diagonal + floor))
+        if not failed:
+            break
+        floor *= 10
+    return torch.cholesky_inverse(factor)

@@ -131,11 +131,11 @@ class Descent:
         return min(max(wanted, low + margin), high - margin)
 
     def _remember(self, step: torch.Tensor, change: torch.Tensor, divided: torch.Tensor) -> None:
-        product = _dot(step, change)
-        if product > 0:  # as in every convex function, but for rounding
+        product, bend = _dot(step, change), _dot(change, divided)
+        if product > 0 and bend > 0:  # as in every convex function, but for rounding
             self._pairs.append((step.float(), change.float(), divided.float(), 1 / product))
             # Smoothed: it swings about 1 where the division is by nearly the Hessian
-            self._scale = math.sqrt(self._scale * product / _dot(change, divided))
+            self._scale = math.sqrt(self._scale * product / bend)
 
     def _inverse_hessian_times(self, gradient: torch.Tensor, divided: torch.Tensor) -> torch.Tensor:
         """The two loops of L-BFGS (Nocedal and Wright, Numerical Optimization, algorithm 7.4).

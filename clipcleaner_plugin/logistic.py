@@ -94,9 +94,8 @@ def fit_logistic(
     bits on repetition and on any number of cores.
 
     L-BFGS begins with the Hessian at zero, ``E[x x'] / K + penalty``: on features of CLIP that
-    takes a quarter of the passes. With a pilot, a model of some of the rows, it begins there, with
-    the Hessian of each class: that takes another quarter to half of the passes, where classes are
-    sure.
+    takes a quarter of scikit-learn's passes. With a pilot, a model of some of the rows, it begins
+    there, with the Hessian of each class: that takes a quarter to half of those.
 
     Args:
         features: (N, d) float32, of about unit rows
@@ -146,7 +145,7 @@ def fit_logistic(
             chosen = np.flatnonzero(pilot)
             mean = weights[:, chosen].mean(axis=0) * pilot[chosen]
             some = Rows(
-                features[chosen],
+                torch.from_numpy(features)[torch.from_numpy(chosen)].numpy(),  # aligned
                 labels[chosen],
                 num_classes,
                 mean[None],
@@ -185,7 +184,8 @@ def _descend(
 
     def advance(found: tuple[int, float, torch.Tensor, torch.Tensor]) -> None:
         m, value, gradient, divided = found
-        descents[m].observe(value, gradient, divided)
+        # Views would keep what was found for all models
+        descents[m].observe(value, gradient.clone(), divided.clone())
 
     passes = 0
     while active := [m for m, descent in enumerate(descents) if not descent.done]:

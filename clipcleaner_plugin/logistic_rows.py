@@ -13,7 +13,7 @@ from .fitting import in_order
 if TYPE_CHECKING:
     import torch
 
-# Numbers in a block of logits, on the CPU about what a core's cache holds. Fixed, like all that
+# Numbers in a block of logits, on the CPU few enough for a core's cache. Fixed, like all that
 # sets the size of a block: the sums have the same bits on any number of cores.
 _BLOCK = {"cpu": 2**19, "cuda": 2**26}
 _ROWS_OF_BLOCK = {"cpu": (256, 8192), "cuda": (1024, 2**17)}
@@ -27,6 +27,14 @@ def with_one(rows: torch.Tensor) -> torch.Tensor:
     import torch
 
     return torch.cat([rows, torch.ones_like(rows[:, :1])], dim=1)
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Memory of a GPU that is free, or that torch has kept from what was freed."""
+    import torch
+
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + kept
 
 
 class Rows:
@@ -54,7 +62,7 @@ class Rows:
         self._blocks = [(rows, np.flatnonzero(weights[:, rows].any(axis=1))) for rows in slices]
         self.x, self.y = torch.from_numpy(features), torch.from_numpy(labels)
         self._doubts = None if doubts is None else tuple(map(torch.from_numpy, doubts))
-        if device.type == "cuda" and features.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+        if device.type == "cuda" and features.nbytes < _free_bytes(device) / 2:
             self.x = self.x.to(device)  # otherwise block by block, in every pass
 
     def moments(self) -> torch.Tensor:
@@ -72,7 +80,7 @@ class Rows:
         centred = some - mean[:-1].to(some)
         moments = mean.outer(mean)
         moments[:-1, :-1] += self._reduce((centred.T @ centred).double()) / sums[-1]
-        return moments
+        return moments.to(self._device)
 
     def evaluate(self, models: dict[int, torch.Tensor]) -> tuple[list[float], torch.Tensor]:
         """Mean loss and its gradient for some models, in one pass over the rows.

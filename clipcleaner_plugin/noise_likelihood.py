@@ -22,7 +22,7 @@ from .noise_model import (
 if TYPE_CHECKING:
     import torch
 
-_BLOCK = 1 << 18  # numbers of a table: smaller blocks are done before their threads agree on them
+_BLOCK = 1 << 18  # numbers of a table; to hand over a smaller one takes as long as the work
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 The first process (rank 0) does what ``python -m clipcleaner_plugin score`` does, and only it asks
 the database. What takes nearly all of the time is done by all, each with an equal share of the
 rows: in every pass of the logistic regressions the losses and gradients of the shares are added up,
-and each process asks the models about its own rows, and sends back columns. The models are those of
-one process, but for rounding.
+and each process asks the models about its own rows, and sends back columns. Between the passes all
+compute the same, which takes processors of one kind. The models are those of one process, but for
+rounding.
 """
 
 from __future__ import annotations

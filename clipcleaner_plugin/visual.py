@@ -141,7 +141,8 @@ def fit_visual(
     their reference implementation. The others have ``C=10`` and weigh classes by their size:
     balanced weights were no better on imbalanced data. All are multinomial, with intercept and L2
     on the coefficients only. The models of the folds, which are surer and take more passes, begin
-    from one that is fitted on some of the samples. Those folds differ so little that it serves all.
+    from one that is fitted on some of the samples; the folds differ so little that it serves all.
+    It has seen labels that they are asked about, which plays no part once they have converged.
 
     Args:
         features: (N, d) float32 of unit rows; those of a fold together, if it is to be fast

@@ -139,6 +139,8 @@ def test_many_classes_begin_with_one_shape(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_cores_and_repetition_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic_rows, "_BLOCK", {"cpu": 0})  # the smallest blocks
+    monkeypatch.setattr(curvature, "_CLASSES", 2)
+    monkeypatch.setattr(curvature, "_ROWS_OF_BLOCK", 128)
     x, y, weights = noisy(3000, 7, 64)
     found = []
     for cores in (1, 2, 5):
@@ -173,6 +175,31 @@ def test_all_rows_alike() -> None:
     found = fit_logistic(x, y, 2, np.ones((1, 20), np.float32), 1.0, 1e-5)
     assert found.converged.all()
     assert probabilities(found, 0, x)[0] == pytest.approx([0.75, 0.25], abs=1e-4)
+
+
+@pytest.mark.parametrize("line", [False, True])
+def test_many_rows_of_little_variety(line: bool) -> None:
+    random = np.random.default_rng(0)
+    x = np.ones((1500, 4), dtype=np.float32) / 2
+    if line:
+        x[:, 0] += random.normal(0, 1e-3, 1500)
+    y = (random.random(1500) < 0.3).astype(np.int64)
+    weights = np.full((1, 1500), 1e4, dtype=np.float32)
+    found = fit_logistic(x, y, 2, weights, 10, 2e-4, pilot=np.ones(1500, dtype=np.float32))
+    expected = by_scikit_learn(x, y, weights[0], 10)
+    assert probabilities(found, 0, x) == pytest.approx(expected, abs=2e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("pilot", [None, third(300)], ids=["from nothing", "from a pilot"])
+def test_features_that_do_not_fit_on_the_gpu(
+    monkeypatch: pytest.MonkeyPatch, pilot: np.ndarray | None
+) -> None:
+    x, y, weights = noisy(300, 5)
+    expected = fit_logistic(x, y, 5, weights, 10, MINIMUM, pilot=pilot, device="cuda")
+    monkeypatch.setattr(logistic_rows, "_free_bytes", lambda device: 0)
+    found = fit_logistic(x, y, 5, weights, 10, MINIMUM, pilot=pilot, device="cuda")
+    assert probabilities(found, 0, x) == pytest.approx(probabilities(expected, 0, x), abs=1e-4)
 
 
 def test_a_fit_that_may_not_go_on_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
