@@ -13,6 +13,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -348,13 +349,26 @@ def open_sample(page: Page) -> None:
     ).first.wait_for()
 
 
-def select(page: Page, place: int) -> None:
-    """Ticks the sample at a place of the grid; its box appears where the mouse is."""
-    sample = page.locator('[data-cy="fo-grid"] [data-cy="looker"]').nth(place)
-    sample.hover()
-    box = sample.bounding_box()
-    assert box is not None
-    page.mouse.click(box["x"] + 19, box["y"] + 19)
+def select(page: Page, *places: int) -> None:
+    """Ticks the samples at some places of the grid; a box appears where the mouse is."""
+    selected = page.locator('[data-cy="action-manage-selected"]')
+
+    def is_ticked(place: int, total: int) -> bool:
+        sample = page.locator('[data-cy="fo-grid"] [data-cy="looker"]').nth(place)
+        sample.hover()
+        box = sample.bounding_box()
+        assert box is not None
+        page.mouse.click(box["x"] + 19, box["y"] + 19)
+        for _ in range(50):
+            page.wait_for_timeout(100)
+            if selected.count() and selected.inner_text().strip() == str(total):
+                return True
+        return False
+
+    # A grid that is being drawn may lose the click
+    settle(page)
+    for total, place in enumerate(places, start=1):
+        wait_until(partial(is_ticked, place, total), f"sample {place} is selected", page)
 
 
 def close_sample(page: Page) -> None:

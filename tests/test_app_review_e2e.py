@@ -55,8 +55,7 @@ def test_a_review(noisy_digits: fo.Dataset, results: Any, app: App) -> None:
         panel.get_by_role("button", name=f"Mislabeled {len(worst)}").click()
         wait_for_count(page, len(worst))
 
-        for place in range(3):
-            select(page, place)
+        select(page, 0, 1, 2)
         form = open_review(page, panel, "Accept suggestions")
         form.get_by_text("3 selected samples").wait_for()
         form.get_by_text("will get a new label").wait_for()
