@@ -71,7 +71,7 @@ class Descent:
         Args:
             value: of the function
             gradient: float64 tensor
-            divided: the gradient, divided by about the Hessian, always the same
+            divided: the gradient, divided by one and the same estimate of the Hessian
         """
         self.steps += 1
         if self._gradient is None or self._accepts(value, gradient):

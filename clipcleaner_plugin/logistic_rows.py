@@ -60,7 +60,7 @@ class Rows:
         starts = range(0, len(features), block)
         slices = [slice(start, start + block) for start in starts]
         self._blocks = [(rows, np.flatnonzero(weights[:, rows].any(axis=1))) for rows in slices]
-        self.x, self.y = torch.from_numpy(features), torch.from_numpy(labels)
+        self.x, self._y = torch.from_numpy(features), torch.from_numpy(labels)
         self._doubts = None if doubts is None else tuple(map(torch.from_numpy, doubts))
         if device.type == "cuda" and features.nbytes < _free_bytes(device) / 2:
             self.x = self.x.to(device)  # otherwise block by block, in every pass
@@ -123,7 +123,7 @@ class Rows:
         import torch
 
         rows, models, stack = task
-        x, y = self.x[rows].to(self._device), self.y[rows].to(self._device)
+        x, y = self.x[rows].to(self._device), self._y[rows].to(self._device)
         weights = self._weights[list(models), rows].to(self._device)
         m, n = weights.shape
         # Rows run along the last axis: over the classes between, a softmax is many times faster
