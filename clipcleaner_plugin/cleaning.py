@@ -37,8 +37,8 @@ class Sample:
     weights: np.ndarray
 
 
-def draw_sample(labels: np.ndarray, num_classes: int) -> Sample:
-    """Takes at most 10,000 samples, or 30 a class where that is more.
+def draw_sample(labels: np.ndarray, num_classes: int, share: float = 0) -> Sample:
+    """Takes at most 10,000 samples, or 30 a class or a share of all where that is more.
 
     Large classes give way, so that small ones keep all their samples. Members are taken at equal
     distances, which leaves an order by folds and hashes as it is.
@@ -46,9 +46,10 @@ def draw_sample(labels: np.ndarray, num_classes: int) -> Sample:
     Args:
         labels: (N,) int in [0, K)
         num_classes: K
+        share (0): in [0, 1]
     """
     sizes = np.bincount(labels, minlength=num_classes)
-    limit = max(_LEAST_ROWS, _ROWS_OF_CLASS * num_classes)
+    limit = max(_LEAST_ROWS, _ROWS_OF_CLASS * num_classes, int(share * len(labels)))
     cap = _level(sizes, limit)
     taken = np.minimum(sizes, cap)
     order = np.argsort(labels, kind="stable")

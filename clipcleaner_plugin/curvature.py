@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from .fitting import in_order
-from .logistic_rows import Reduce, with_one
+from .logistic_rows import Rows, with_one
 
 if TYPE_CHECKING:
     import torch
 
 MOST_NUMBERS = 2**29  # in the matrices of all classes: 2 GiB
 _LEAST_DOUBT = 0.01  # p (1 - p) of a row that shapes a class by itself, not with all others
-_MOST_ROWS = 1024  # that do, of a class
-_ROWS_OF_BLOCK, _CLASSES = 4096, 16  # at a time
+_MOST_ROWS = 512  # that do, of a class
+_CLASSES, _NUMBERS = 8, 2**22  # at a time, at most; numbers of rows by classes
 
 
 class Curvature:
@@ -33,16 +32,23 @@ class Curvature:
         self._inverse, self._moments = inverse, moments
 
     def divide(self, gradients: torch.Tensor) -> torch.Tensor:
-        """Newton's steps against the gradients of some models, (M, K, d + 1) float64."""
+        """Newton's steps against the gradients of some models, (M, K, d + 1) float64.
+
+        They sum to zero over the classes, as the gradients and the minimum do: what all classes
+        have in common changes no probability, so that only the penalty, which is slow to, would
+        lead back.
+        """
         import torch
 
         if len(self._inverse) == 1:
-            return gradients @ self._inverse[0]
+            steps = gradients @ self._inverse[0]
+            return steps - steps.mean(dim=1, keepdim=True)
         of_class = gradients.permute(1, 2, 0).to(self._inverse)
         parts = zip(self._inverse.split(_CLASSES), of_class.split(_CLASSES), strict=True)
         apply = in_order if gradients.device.type == "cpu" else map
         steps = torch.cat(list(apply(lambda part: part[0] @ part[1], parts)))
-        return steps.permute(2, 0, 1).double()
+        steps = steps.permute(2, 0, 1).double()
+        return steps - steps.mean(dim=1, keepdim=True)
 
     def length(self, step: torch.Tensor) -> float:
         """How far a step moves the logits of a class, root mean square over the rows, at most."""
@@ -60,14 +66,7 @@ def at_zero(moments: torch.Tensor, num_classes: int, penalty: float) -> Curvatur
     return Curvature(_invert(moments / num_classes, penalty)[None], moments)
 
 
-def at_model(
-    model: torch.Tensor,
-    rows: torch.Tensor,
-    weights: torch.Tensor,
-    moments: torch.Tensor,
-    penalty: float,
-    reduce: Reduce,
-) -> Curvature:
+def at_model(model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: float) -> Curvature:
     """The curvature at a model, by some rows.
 
     The block of class k is the mean of ``p_k (1 - p_k) x x'``. Most rows are sure that they do, or
@@ -75,43 +74,53 @@ def at_model(
 
     Args:
         model: (K, d + 1) float64
-        rows: (n, d) float32, those of this process
-        weights: (n,) float32 >= 0
+        rows: with weights for one model
         moments: see :class:`Curvature`
         penalty: factor of half the square of each coefficient, > 0
-        reduce: sums a tensor over all processes
     """
     import torch
 
-    k, d = len(model), rows.shape[1]
-    on_cpu = rows.device.type == "cpu"
-    total = float(reduce(weights.sum(dtype=torch.float64)[None]))
-    rows, model = with_one(rows), model.float()
-    blocks = [rows[start : start + _ROWS_OF_BLOCK] for start in range(0, len(rows), _ROWS_OF_BLOCK)]
-    apply = in_order if on_cpu else map
-    sums = apply(lambda block: torch.logsumexp(block @ model.T, dim=1), blocks)
-    evidence = torch.cat([rows.new_zeros(0), *sums])
+    k, d = len(model), model.shape[1] - 1
+    apply = in_order if model.device.type == "cpu" else map
+    weights = rows.weights[0].to(model.device) / float(rows.totals[0])
+    offsets, model = model[:, -1:].float(), model[:, :-1].float()
 
-    def look(of_class: int) -> torch.Tensor:
-        probs = torch.exp(rows @ model[of_class] - evidence)
-        doubt = probs * (1 - probs)
-        share = doubt * weights / total
-        chosen = torch.nonzero(doubt > _LEAST_DOUBT)[:, 0]
-        if len(chosen) > _MOST_ROWS:
-            chosen = chosen[share[chosen].topk(_MOST_ROWS).indices.sort().values]
-        some = rows[chosen] * share[chosen, None].sqrt()
-        rest = share.sum() - share[chosen].sum()
-        return torch.cat([(some.T @ some).reshape(-1), rest[None]]).double()
+    def logits(classes: slice, block: slice) -> torch.Tensor:
+        return torch.addmm(offsets[classes], model[classes], rows.features(block).T)
+
+    nothing = weights.new_zeros(0)
+    sums = apply(lambda block: torch.logsumexp(logits(slice(None), block), dim=0), rows.blocks)
+    evidence = torch.cat([nothing, *sums])
+
+    def look(classes: slice) -> list[torch.Tensor]:
+        parts = [torch.exp(logits(classes, block) - evidence[block]) for block in rows.blocks]
+        probs = torch.cat([nothing.expand(len(model[classes]), 0), *parts], dim=1)
+        return [_block(rows, doubt, weights) for doubt in probs * (1 - probs)]
 
     def invert(found: torch.Tensor) -> torch.Tensor:
-        block = found[:-1].view(d + 1, d + 1) + found[-1].clamp_min(0) * moments
-        return _invert(block, penalty).float()
+        shape = found[:-1].view(d + 1, d + 1) + found[-1].clamp_min(0) * moments.float()
+        return _invert(shape, penalty)
 
-    found: Iterator[torch.Tensor] = (reduce(block) for block in apply(look, range(k)))
-    inverse = torch.empty(k, d + 1, d + 1, device=rows.device)
+    size = min(max(_NUMBERS // max(len(weights), 1), 1), _CLASSES)
+    groups = [slice(start, start + size) for start in range(0, k, size)]
+    found = (rows.reduce(block) for blocks in apply(look, groups) for block in blocks)
+    inverse = torch.empty(k, d + 1, d + 1, device=model.device)
     for of_class, block in enumerate(apply(invert, found)):
         inverse[of_class] = block
     return Curvature(inverse, moments)
+
+
+def _block(rows: Rows, doubt: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The block of one class by the rows in most doubt, flat, and the share of all the others."""
+    import torch
+
+    share = doubt * weights
+    chosen = torch.nonzero(doubt > _LEAST_DOUBT)[:, 0]
+    if len(chosen) > _MOST_ROWS:
+        chosen = chosen[share[chosen].topk(_MOST_ROWS).indices.sort().values]
+    some = with_one(rows.features(chosen)) * share[chosen, None].sqrt()
+    rest = share.sum() - share[chosen].sum()
+    return torch.cat([(some.T @ some).reshape(-1), rest[None]])
 
 
 def can_hold(num_classes: int, dim: int) -> bool:
@@ -120,7 +129,7 @@ def can_hold(num_classes: int, dim: int) -> bool:
 
 
 def _invert(block: torch.Tensor, penalty: float) -> torch.Tensor:
-    """Inverts a block of the Hessian, (d + 1, d + 1) float64, with the penalty added to it."""
+    """Inverts a block of the Hessian, (d + 1, d + 1), with the penalty added to it."""
     import torch
 
     diagonal = block.diagonal().clone()

@@ -144,19 +144,10 @@ def fit_logistic(
         if pilot is not None:
             chosen = np.flatnonzero(pilot)
             mean = weights[:, chosen].mean(axis=0) * pilot[chosen]
-            some = Rows(
-                torch.from_numpy(features)[torch.from_numpy(chosen)].numpy(),  # aligned
-                labels[chosen],
-                num_classes,
-                mean[None],
-                doubts and (doubts[0][chosen], doubts[1][chosen]),
-                device,
-                reduce,
-            )
+            some = rows.part(chosen, mean[None])
             [start], _, _ = _descend(some, start, curvature, penalties[:1], _PILOT_TOLERANCE)
             if can_hold(num_classes, features.shape[1]):
-                shape = torch.from_numpy(mean).to(device)
-                curvature = at_model(start, some.x.to(device), shape, moments, penalties[0], reduce)
+                curvature = at_model(start, some, moments, penalties[0])
         models, converged, passes = _descend(rows, start, curvature, penalties, tolerance)
     stack = torch.stack(models).float().cpu()
     return Logistic(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from copy import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +39,14 @@ def _free_bytes(device: torch.device) -> int:
 
 
 class Rows:
-    """The rows of this process: sums over them, block by block, and over all processes."""
+    """The rows of this process: sums over them, block by block, and over all processes.
+
+    Attributes:
+        weights: (M, n) float32, of each row in each model
+        totals: (M,) float64, their sums over all processes
+        blocks: the rows, some at a time
+        reduce: sums a tensor over all processes
+    """
 
     def __init__(
         self,
@@ -52,18 +60,48 @@ class Rows:
     ) -> None:
         import torch
 
-        self._reduce, self._device, self._k = reduce, device, num_classes
-        self._weights = torch.from_numpy(weights)
-        self.totals = reduce(self._weights.sum(dim=1, dtype=torch.float64))
-        size, (least, most) = _BLOCK[device.type], _ROWS_OF_BLOCK[device.type]
-        block = min(max(size // (len(weights) * num_classes), least), most)
-        starts = range(0, len(features), block)
-        slices = [slice(start, start + block) for start in starts]
-        self._blocks = [(rows, np.flatnonzero(weights[:, rows].any(axis=1))) for rows in slices]
-        self.x, self._y = torch.from_numpy(features), torch.from_numpy(labels)
+        self.reduce, self._device, self._k = reduce, device, num_classes
+        self._x, self._y = torch.from_numpy(features), torch.from_numpy(labels)
+        self._chosen: torch.Tensor | None = None
         self._doubts = None if doubts is None else tuple(map(torch.from_numpy, doubts))
         if device.type == "cuda" and features.nbytes < _free_bytes(device) / 2:
-            self.x = self.x.to(device)  # otherwise block by block, in every pass
+            self._x = self._x.to(device)  # otherwise block by block, in every pass
+        self._weigh(weights)
+
+    def part(self, chosen: np.ndarray, weights: np.ndarray) -> Rows:
+        """Some of the rows with weights of their own; the features are not copied.
+
+        Args:
+            chosen: (n,) int
+            weights: (M, n) float32 >= 0
+        """
+        import torch
+
+        rows = torch.from_numpy(chosen)
+        part = copy(self)
+        part._chosen, part._y = rows.to(self._x.device), self._y[rows]
+        part._doubts = self._doubts and tuple(column[rows] for column in self._doubts)
+        part._weigh(weights)
+        return part
+
+    def _weigh(self, weights: np.ndarray) -> None:
+        """Sets the weights, (M, n), and with them the blocks and which models they are for."""
+        import torch
+
+        self.weights = torch.from_numpy(weights)
+        self.totals = self.reduce(self.weights.sum(dim=1, dtype=torch.float64))
+        size, (least, most) = _BLOCK[self._device.type], _ROWS_OF_BLOCK[self._device.type]
+        block = min(max(size // (len(weights) * self._k), least), most)
+        self.blocks = [slice(start, start + block) for start in range(0, weights.shape[1], block)]
+        self._present = [np.flatnonzero(weights[:, rows].any(axis=1)) for rows in self.blocks]
+
+    def features(self, rows: slice | torch.Tensor) -> torch.Tensor:
+        """The features of some of the rows, (n, d) float32 on the device."""
+        if not isinstance(rows, slice):
+            rows = rows.to(self._x.device)
+        if self._chosen is not None:
+            rows = self._chosen[rows]
+        return self._x[rows].to(self._device)
 
     def moments(self) -> torch.Tensor:
         """Mean of ``x x'``, (d + 1, d + 1) float64, where 1 is appended to each row x.
@@ -72,14 +110,14 @@ class Rows:
         """
         import torch
 
-        n = self._reduce(torch.tensor([float(len(self.x))], dtype=torch.float64)).item()
-        some = self.x[:: math.ceil(n / _ROWS_OF_MOMENTS)]
-        sums = self._reduce(with_one(some).sum(dim=0, dtype=torch.float64))
+        n = self.reduce(torch.tensor([float(len(self._x))], dtype=torch.float64)).item()
+        some = self._x[:: math.ceil(n / _ROWS_OF_MOMENTS)]
+        sums = self.reduce(with_one(some).sum(dim=0, dtype=torch.float64))
         mean = sums / sums[-1]
         # Features of CLIP have most of their length in common: float32 would lose the rest
         centred = some - mean[:-1].to(some)
         moments = mean.outer(mean)
-        moments[:-1, :-1] += self._reduce((centred.T @ centred).double()) / sums[-1]
+        moments[:-1, :-1] += self.reduce((centred.T @ centred).double()) / sums[-1]
         return moments.to(self._device)
 
     def evaluate(self, models: dict[int, torch.Tensor]) -> tuple[list[float], torch.Tensor]:
@@ -93,14 +131,14 @@ class Rows:
         """
         import torch
 
-        d = self.x.shape[1]
+        d = self._x.shape[1]
         places = {m: place for place, m in enumerate(models)}
         losses = torch.zeros(len(models), dtype=torch.float64, device=self._device)
         sums = torch.zeros(len(models), self._k, d + 1, dtype=torch.float64, device=self._device)
         stacks: dict[tuple[int, ...], torch.Tensor] = {}
 
         def tasks() -> Iterator[tuple[slice, tuple[int, ...], torch.Tensor]]:
-            for rows, present in self._blocks:
+            for rows, present in zip(self.blocks, self._present, strict=True):
                 of_block = tuple(m for m in models if m in present)
                 if of_block and of_block not in stacks:
                     stacks[of_block] = torch.cat([models[m] for m in of_block]).float()
@@ -113,7 +151,7 @@ class Rows:
                 losses[places[m]] += loss[i]
                 sums[places[m]] += gradient[i]
         totals = self.totals[list(models)].to(losses)
-        losses, sums = self._reduce(losses) / totals, self._reduce(sums)
+        losses, sums = self.reduce(losses) / totals, self.reduce(sums)
         return losses.tolist(), sums.div_(totals[:, None, None])
 
     def _block(
@@ -123,8 +161,8 @@ class Rows:
         import torch
 
         rows, models, stack = task
-        x, y = self.x[rows].to(self._device), self._y[rows].to(self._device)
-        weights = self._weights[list(models), rows].to(self._device)
+        x, y = self.features(rows), self._y[rows].to(self._device)
+        weights = self.weights[list(models), rows].to(self._device)
         m, n = weights.shape
         # Rows run along the last axis: over the classes between, a softmax is many times faster
         logits = torch.addmm(stack[:, -1:], stack[:, :-1], x.T).view(m, self._k, n)

@@ -26,6 +26,7 @@ SEEN_C, UNSEEN_C = 1.0, 10.0
 # by sample; for the others, every digit takes many passes.
 SEEN_TOLERANCE = 5e-5
 UNSEEN_TOLERANCE = 2e-4
+_PILOT_SHARE = 0.25  # of the samples; a fit of more saves fewer passes than it takes
 ALWAYS_TRAIN = -1  # the fold of samples that every model is fitted on and none predicts
 
 
@@ -140,9 +141,9 @@ def fit_visual(
     The first is class-balanced, with ``C=1``, as in Feng et al. (CLIPCleaner, ACM MM 2024) and
     their reference implementation. The others have ``C=10`` and weigh classes by their size:
     balanced weights were no better on imbalanced data. All are multinomial, with intercept and L2
-    on the coefficients only. The models of the folds, which are surer and take more passes, begin
-    from one that is fitted on some of the samples; the folds differ so little that it serves all.
-    It has seen labels that they are asked about, which plays no part once they have converged.
+    on the coefficients only. All begin from a model of some of the samples; the folds differ so
+    little that one serves all. It has seen labels that they are asked about, which plays no part
+    once they have converged.
 
     Args:
         features: (N, d) float32 of unit rows; those of a fold together, if it is to be fast
@@ -163,7 +164,10 @@ def fit_visual(
     position = np.cumsum(sizes > 0) - 1
     known = position[labels]
     balanced = (sizes.sum() / (len(classes) * np.maximum(sizes, 1)))[labels].astype(np.float32)
-    fit = partial(fit_logistic, features, known, len(classes), device=device)
+    sample = draw_sample(labels, num_classes, _PILOT_SHARE)
+    pilot = np.zeros(len(labels), dtype=np.float32)
+    pilot[sample.rows] = sample.weights
+    fit = partial(fit_logistic, features, known, len(classes), pilot=pilot, device=device)
     of_all, of_folds = fit(balanced[None], SEEN_C, SEEN_TOLERANCE), None
     if len(tested):
         weights = (fold_of != tested[:, None]).astype(np.float32)
@@ -172,10 +176,7 @@ def fit_visual(
             # A label that nobody has is none that the models know
             share = np.where(sizes[other] > 0, share, 0).astype(np.float32)
             doubts = np.maximum(position[other], 0), share
-        sample = draw_sample(labels, num_classes)
-        pilot = np.zeros(len(labels), dtype=np.float32)
-        pilot[sample.rows] = sample.weights
-        of_folds = fit(weights, UNSEEN_C, UNSEEN_TOLERANCE, doubts=doubts, pilot=pilot)
+        of_folds = fit(weights, UNSEEN_C, UNSEEN_TOLERANCE, doubts=doubts)
     fits = [models for models in (of_all, of_folds) if models is not None]
     converged = np.concatenate([models.converged for models in fits])
     if not converged.all():

@@ -29,6 +29,12 @@ def test_a_sample_stands_for_all_and_spares_small_classes(sizes: list[int], limi
     assert not reduced.any() or taken[reduced].min() >= taken.max()  # all are cut to one height
 
 
+def test_a_sample_may_be_a_share_of_all() -> None:
+    labels = np.arange(100_000) % 3
+    for share, size in ((0, 10_000), (0.05, 10_000), (0.25, 25_000)):
+        assert len(draw_sample(labels, 3, share).rows) == pytest.approx(size, abs=3)
+
+
 def doubts(labels: np.ndarray, texts: bool, spread: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
     data = make_clusters(400, 4, spread=spread)
     fold_of = np.arange(400) // 4 % 5

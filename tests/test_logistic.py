@@ -126,6 +126,13 @@ def test_a_pilot_saves_passes() -> None:
     assert probabilities(some, 0, x) == pytest.approx(probabilities(nothing, 0, x), abs=1e-3)
 
 
+def test_a_step_moves_no_model_along_what_its_classes_share() -> None:
+    x, y, weights = noisy(300, 5)
+    found = fit_logistic(x, y, 5, weights, 10, 2e-4, pilot=third(300))
+    for together in (found.coefficients.sum(axis=1), found.intercepts.sum(axis=1)):
+        assert np.abs(together).max() < 1e-6 * np.abs(found.coefficients).max()
+
+
 def test_many_classes_begin_with_one_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y, weights = noisy(300, 5)
     expected = fit_logistic(x, y, 5, weights, 10, MINIMUM, pilot=third(300))
@@ -140,7 +147,6 @@ def test_many_classes_begin_with_one_shape(monkeypatch: pytest.MonkeyPatch) -> N
 def test_cores_and_repetition_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic_rows, "_BLOCK", {"cpu": 0})  # the smallest blocks
     monkeypatch.setattr(curvature, "_CLASSES", 2)
-    monkeypatch.setattr(curvature, "_ROWS_OF_BLOCK", 128)
     x, y, weights = noisy(3000, 7, 64)
     found = []
     for cores in (1, 2, 5):
