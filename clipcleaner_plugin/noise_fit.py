@@ -101,7 +101,7 @@ def fit_noise_model(
         del logits
         surprise = Surprise(evidence, labels, weights, model.confusion, ambiguity)
         # First the scales alone: to take most labels for noise would explain any opinion
-        model = _fit_shared(model, prior, least, surprise, weights, chances_too=turn > 0)
+        model = _fit_shared(model, prior, least, surprise, chances_too=turn > 0)
         model, likelihood = _fit_chances(model, evidence, labels, weights)
         if likelihood - before < _ENOUGH * weights.sum():
             break
@@ -117,14 +117,10 @@ def _fit_shared(
     prior: np.ndarray,
     least: float,
     surprise: Surprise,
-    weights: np.ndarray,
     chances_too: bool,
 ) -> NoiseModel:
     """Improves the scales of both opinions and the chances that all classes share."""
     from scipy.optimize import minimize
-
-    # A sample's: of a sum, the first step would be far too long
-    size = float(weights.sum())
 
     def cost(point: np.ndarray) -> tuple[float, np.ndarray]:
         scales, chances = np.exp(point[:2]), _chances(point[2:])
@@ -133,7 +129,7 @@ def _fit_shared(
         off = point[:2] - prior
         by_odds = (chances * (by_chances - by_chances @ chances))[: len(point) - 2]
         value += float(off @ off) / 8 - _IN_ADVANCE * float(np.log(chances[0]))
-        return value / size, np.concatenate([by_scales * scales + off / 4, by_odds]) / size
+        return value, np.concatenate([by_scales * scales + off / 4, by_odds])
 
     shared = [model.uniform, model.lookalike, *([model.careless] if model.careless else [])]
     rest = max(1 - sum(shared), LEAST_RIGHT)
