@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from .fitting import in_order
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 MOST_NUMBERS = 2**29  # in the matrices of all classes: 2 GiB
 _LEAST_DOUBT = 0.01  # p (1 - p) of a row that shapes a class by itself, not with all others
 _MOST_ROWS = 512  # that do, of a class
-_CLASSES, _NUMBERS = 8, 2**22  # at a time, at most; numbers of rows by classes
+_MOST_LOOKED_AT = 2**17  # rows
+_ROWS_OF_BLOCK, _CLASSES = 4096, 8  # at a time
 
 
 class Curvature:
@@ -34,21 +36,20 @@ class Curvature:
     def divide(self, gradients: torch.Tensor) -> torch.Tensor:
         """Newton's steps against the gradients of some models, (M, K, d + 1) float64.
 
-        They sum to zero over the classes, as the gradients and the minimum do: what all classes
-        have in common changes no probability, so that only the penalty, which is slow to, would
-        lead back.
+        They sum to zero over the classes, as gradients do: what all classes share changes no
+        probability, and only the weak penalty would remove it again.
         """
         import torch
 
         if len(self._inverse) == 1:
             steps = gradients @ self._inverse[0]
-            return steps - steps.mean(dim=1, keepdim=True)
+            return steps.sub_(steps.mean(dim=1, keepdim=True))
         of_class = gradients.permute(1, 2, 0).to(self._inverse)
         parts = zip(self._inverse.split(_CLASSES), of_class.split(_CLASSES), strict=True)
         apply = in_order if gradients.device.type == "cpu" else map
         steps = torch.cat(list(apply(lambda part: part[0] @ part[1], parts)))
         steps = steps.permute(2, 0, 1).double()
-        return steps - steps.mean(dim=1, keepdim=True)
+        return steps.sub_(steps.mean(dim=1, keepdim=True))
 
     def length(self, step: torch.Tensor) -> float:
         """How far a step moves the logits of a class, root mean square over the rows, at most."""
@@ -70,11 +71,12 @@ def at_model(model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: fl
     """The curvature at a model, by some rows.
 
     The block of class k is the mean of ``p_k (1 - p_k) x x'``. Most rows are sure that they do, or
-    do not, belong to a class: they count together, by the moments of all rows.
+    do not, belong to a class: they count together, by the moments of all rows. Of those in doubt,
+    in each process at most 512 shape a class, and stand for the others.
 
     Args:
         model: (K, d + 1) float64
-        rows: with weights for one model
+        rows: with weights for one model; of many, some are looked at
         moments: see :class:`Curvature`
         penalty: factor of half the square of each coefficient, > 0
     """
@@ -82,45 +84,44 @@ def at_model(model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: fl
 
     k, d = len(model), model.shape[1] - 1
     apply = in_order if model.device.type == "cpu" else map
-    weights = rows.weights[0].to(model.device) / float(rows.totals[0])
-    offsets, model = model[:, -1:].float(), model[:, :-1].float()
+    some = slice(None, None, math.ceil(len(rows.weights[0]) / _MOST_LOOKED_AT) or 1)
+    x, weights = rows.features(some), rows.weights[0, some].to(model.device)
+    weights = weights / float(rows.reduce(weights.sum(dtype=torch.float64)[None]))
+    model = model.float()
 
-    def logits(classes: slice, block: slice) -> torch.Tensor:
-        return torch.addmm(offsets[classes], model[classes], rows.features(block).T)
+    def logits(classes: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
+        return torch.addmm(classes[:, -1:], classes[:, :-1], part.T)
 
-    nothing = weights.new_zeros(0)
-    sums = apply(lambda block: torch.logsumexp(logits(slice(None), block), dim=0), rows.blocks)
-    evidence = torch.cat([nothing, *sums])
+    sums = apply(lambda part: logits(model, part).logsumexp(dim=0), x.split(_ROWS_OF_BLOCK))
+    evidence = torch.cat(list(sums))
 
-    def look(classes: slice) -> list[torch.Tensor]:
-        parts = [torch.exp(logits(classes, block) - evidence[block]) for block in rows.blocks]
-        probs = torch.cat([nothing.expand(len(model[classes]), 0), *parts], dim=1)
-        return [_block(rows, doubt, weights) for doubt in probs * (1 - probs)]
+    def look(classes: torch.Tensor) -> list[torch.Tensor]:
+        probs = torch.exp(logits(classes, x) - evidence)
+        return [_shape_of_class(x, doubt, weights) for doubt in probs * (1 - probs)]
 
     def invert(found: torch.Tensor) -> torch.Tensor:
-        shape = found[:-1].view(d + 1, d + 1) + found[-1].clamp_min(0) * moments.float()
-        return _invert(shape, penalty)
+        block = found[:-1].view(d + 1, d + 1) + found[-1].clamp_min(0) * moments.float()
+        return _invert(block, penalty)
 
-    size = min(max(_NUMBERS // max(len(weights), 1), 1), _CLASSES)
-    groups = [slice(start, start + size) for start in range(0, k, size)]
-    found = (rows.reduce(block) for blocks in apply(look, groups) for block in blocks)
+    found = (rows.reduce(each) for group in apply(look, model.split(_CLASSES)) for each in group)
     inverse = torch.empty(k, d + 1, d + 1, device=model.device)
     for of_class, block in enumerate(apply(invert, found)):
         inverse[of_class] = block
     return Curvature(inverse, moments)
 
 
-def _block(rows: Rows, doubt: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The block of one class by the rows in most doubt, flat, and the share of all the others."""
+def _shape_of_class(x: torch.Tensor, doubt: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The block of one class by the rows in doubt, flat, and the share of all the others."""
     import torch
 
     share = doubt * weights
     chosen = torch.nonzero(doubt > _LEAST_DOUBT)[:, 0]
+    in_doubt = share[chosen].sum()
     if len(chosen) > _MOST_ROWS:
-        chosen = chosen[share[chosen].topk(_MOST_ROWS).indices.sort().values]
-    some = with_one(rows.features(chosen)) * share[chosen, None].sqrt()
-    rest = share.sum() - share[chosen].sum()
-    return torch.cat([(some.T @ some).reshape(-1), rest[None]])
+        chosen = chosen[:: math.ceil(len(chosen) / _MOST_ROWS)]
+    stands_for = in_doubt / share[chosen].sum().clamp_min(1e-30)
+    some = with_one(x[chosen]) * (share[chosen, None] * stands_for).sqrt()
+    return torch.cat([(some.T @ some).reshape(-1), (share.sum() - in_doubt)[None]])
 
 
 def can_hold(num_classes: int, dim: int) -> bool:

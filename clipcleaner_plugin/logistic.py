@@ -107,8 +107,8 @@ def fit_logistic(
             rows, are still from their optimum, by the quadratic model
         doubts (None): another label for each row, (N,) int in [0, K), and the share of the row's
             weight that goes to it, (N,) float32 in [0, 1]
-        pilot (None): (N,) float32 >= 0, how many rows each stands for in the pilot, which is 0 for
-            most; all classes are among the others. The models should be much alike
+        pilot (None): (N,) float32 >= 0, how many rows each stands for in the pilot, 0 where it is
+            not in it; all classes are. The models should be much alike
         device ("cpu"): torch device, CPU or CUDA
         reduce (None): where the rows are spread over processes, sums a tensor over all of them;
             every process then returns the same models

@@ -44,7 +44,7 @@ class Rows:
     Attributes:
         weights: (M, n) float32, of each row in each model
         totals: (M,) float64, their sums over all processes
-        blocks: the rows, some at a time
+        blocks: slices of the rows
         reduce: sums a tensor over all processes
     """
 
@@ -79,7 +79,9 @@ class Rows:
 
         rows = torch.from_numpy(chosen)
         part = copy(self)
-        part._chosen, part._y = rows.to(self._x.device), self._y[rows]
+        placed = rows.to(self._x.device)
+        part._chosen = placed if self._chosen is None else self._chosen[placed]
+        part._y = self._y[rows]
         part._doubts = self._doubts and tuple(column[rows] for column in self._doubts)
         part._weigh(weights)
         return part
@@ -95,18 +97,16 @@ class Rows:
         self.blocks = [slice(start, start + block) for start in range(0, weights.shape[1], block)]
         self._present = [np.flatnonzero(weights[:, rows].any(axis=1)) for rows in self.blocks]
 
-    def features(self, rows: slice | torch.Tensor) -> torch.Tensor:
+    def features(self, rows: slice) -> torch.Tensor:
         """The features of some of the rows, (n, d) float32 on the device."""
-        if not isinstance(rows, slice):
-            rows = rows.to(self._x.device)
-        if self._chosen is not None:
-            rows = self._chosen[rows]
-        return self._x[rows].to(self._device)
+        chosen = rows if self._chosen is None else self._chosen[rows]
+        return self._x[chosen].to(self._device)
 
     def moments(self) -> torch.Tensor:
         """Mean of ``x x'``, (d + 1, d + 1) float64, where 1 is appended to each row x.
 
-        It is taken from a part of the rows: it shapes the path to the minimum, not the minimum.
+        It is taken from some of all rows, also for a part: it shapes the path to the minimum, not
+        the minimum.
         """
         import torch
 

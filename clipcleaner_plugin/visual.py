@@ -26,7 +26,7 @@ SEEN_C, UNSEEN_C = 1.0, 10.0
 # by sample; for the others, every digit takes many passes.
 SEEN_TOLERANCE = 5e-5
 UNSEEN_TOLERANCE = 2e-4
-_PILOT_SHARE = 0.25  # of the samples; a fit of more saves fewer passes than it takes
+_PILOT_SHARE = 0.25  # of many samples; a fit of more saves less than it takes
 ALWAYS_TRAIN = -1  # the fold of samples that every model is fitted on and none predicts
 
 
@@ -141,9 +141,9 @@ def fit_visual(
     The first is class-balanced, with ``C=1``, as in Feng et al. (CLIPCleaner, ACM MM 2024) and
     their reference implementation. The others have ``C=10`` and weigh classes by their size:
     balanced weights were no better on imbalanced data. All are multinomial, with intercept and L2
-    on the coefficients only. All begin from a model of some of the samples; the folds differ so
-    little that one serves all. It has seen labels that they are asked about, which plays no part
-    once they have converged.
+    on the coefficients only. Where samples are many, the first begins from its like of a quarter of
+    them. So do the others; the folds differ so little that one such model serves all. It has seen
+    labels that they are asked about, which plays no part once they have converged.
 
     Args:
         features: (N, d) float32 of unit rows; those of a fold together, if it is to be fast
@@ -167,8 +167,11 @@ def fit_visual(
     sample = draw_sample(labels, num_classes, _PILOT_SHARE)
     pilot = np.zeros(len(labels), dtype=np.float32)
     pilot[sample.rows] = sample.weights
-    fit = partial(fit_logistic, features, known, len(classes), pilot=pilot, device=device)
-    of_all, of_folds = fit(balanced[None], SEEN_C, SEEN_TOLERANCE), None
+    fit = partial(fit_logistic, features, known, len(classes), device=device)
+    # Of few samples the first, which takes few passes, is fitted sooner without
+    of_few = 2 * len(sample.rows) > len(labels)
+    of_all = fit(balanced[None], SEEN_C, SEEN_TOLERANCE, pilot=None if of_few else pilot)
+    of_folds = None
     if len(tested):
         weights = (fold_of != tested[:, None]).astype(np.float32)
         if doubts is not None:
@@ -176,7 +179,7 @@ def fit_visual(
             # A label that nobody has is none that the models know
             share = np.where(sizes[other] > 0, share, 0).astype(np.float32)
             doubts = np.maximum(position[other], 0), share
-        of_folds = fit(weights, UNSEEN_C, UNSEEN_TOLERANCE, doubts=doubts)
+        of_folds = fit(weights, UNSEEN_C, UNSEEN_TOLERANCE, doubts=doubts, pilot=pilot)
     fits = [models for models in (of_all, of_folds) if models is not None]
     converged = np.concatenate([models.converged for models in fits])
     if not converged.all():

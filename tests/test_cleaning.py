@@ -13,18 +13,24 @@ from clipcleaner_plugin.cleaning import clean_labels, draw_sample
 from clipcleaner_plugin.fitting import one_blas_thread
 
 
-@given(st.lists(st.integers(0, 60), min_size=1, max_size=8), st.integers(1, 100))
-def test_a_sample_stands_for_all_and_spares_small_classes(sizes: list[int], limit: int) -> None:
+@given(
+    st.lists(st.integers(0, 60), min_size=1, max_size=8),
+    st.integers(1, 100),
+    st.sampled_from([0, 0.25, 1]),
+)
+def test_a_sample_stands_for_all_and_spares_small_classes(
+    sizes: list[int], limit: int, share: float
+) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cleaning, "_LEAST_ROWS", limit)
         patch.setattr(cleaning, "_ROWS_OF_CLASS", 2)
-        sample = draw_sample(labels, len(sizes))
+        sample = draw_sample(labels, len(sizes), share)
     taken = np.bincount(labels[sample.rows], minlength=len(sizes))
     stands_for = np.bincount(labels[sample.rows], sample.weights, minlength=len(sizes))
     assert np.all(np.diff(sample.rows) > 0)
     assert np.allclose(stands_for, sizes)
-    assert taken.sum() <= max(limit, 2 * len(sizes), len(sizes))
+    assert taken.sum() <= max(limit, 2 * len(sizes), share * len(labels))
     reduced = taken < sizes
     assert not reduced.any() or taken[reduced].min() >= taken.max()  # all are cut to one height
 

@@ -147,6 +147,8 @@ def test_many_classes_begin_with_one_shape(monkeypatch: pytest.MonkeyPatch) -> N
 def test_cores_and_repetition_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logistic_rows, "_BLOCK", {"cpu": 0})  # the smallest blocks
     monkeypatch.setattr(curvature, "_CLASSES", 2)
+    monkeypatch.setattr(curvature, "_ROWS_OF_BLOCK", 128)
+    monkeypatch.setattr(curvature, "_MOST_LOOKED_AT", 400)
     x, y, weights = noisy(3000, 7, 64)
     found = []
     for cores in (1, 2, 5):

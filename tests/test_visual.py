@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from clipcleaner_plugin import logistic
+from clipcleaner_plugin import cleaning, logistic, visual
 from clipcleaner_plugin.visual import ALWAYS_TRAIN, assign_folds, fit_visual, row_hashes
 
 
@@ -96,6 +97,31 @@ def test_every_sample_is_predicted_by_a_model_that_has_not_seen_it() -> None:
         assert np.exp(found[test]) == pytest.approx(model.predict_proba(x[test]), abs=1e-3)
     assert np.isnan(found[5]).all()
     assert not np.isnan(np.delete(found, 5, axis=0)).any()
+
+
+def test_many_samples_begin_from_a_quarter_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = make_clusters(400, 4)
+    labels, fold_of = flip(data.truth, 4, 0.3), np.arange(400) % 5
+    whole = fit_visual(data.images, labels, fold_of, 4)
+    pilots = []
+
+    def fit(*args: Any, **kwargs: Any) -> logistic.Logistic:
+        pilots.append(kwargs["pilot"])
+        return logistic.fit_logistic(*args, **kwargs)
+
+    monkeypatch.setattr(visual, "fit_logistic", fit)
+    monkeypatch.setattr(cleaning, "_ROWS_OF_CLASS", 5)
+    for least, sizes in ((30, [100, 100]), (300, [None, 300])):
+        monkeypatch.setattr(cleaning, "_LEAST_ROWS", least)
+        part = fit_visual(data.images, labels, fold_of, 4)
+        taken = [None if pilot is None else np.sum(pilot > 0) for pilot in pilots[-2:]]
+        assert taken == [size and pytest.approx(size, abs=4) for size in sizes]
+        assert all(pilot is None or pilot.sum() == pytest.approx(400) for pilot in pilots)
+        for found, expected in (
+            (part.seen(data.images), whole.seen(data.images)),
+            (part.unseen(data.images, fold_of), whole.unseen(data.images, fold_of)),
+        ):
+            assert np.exp(found) == pytest.approx(np.exp(expected), abs=1e-3)
 
 
 def test_nothing_to_predict_is_no_error() -> None:
