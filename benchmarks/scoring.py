@@ -2,8 +2,8 @@
 
 Cases: ``speed`` (50,000 x 512 with 10 and 100 classes, or those of ``--classes``, beside the
 reference's way), ``memory`` (10,000 to a million samples, and a thousand classes), ``large`` (a
-million samples of a thousand classes: for a GPU; on a CPU it takes about an hour). Features are drawn: an
-offset that all share, as CLIP's have, a spectrum that falls, and 20 % wrong labels. Every
+million samples of a thousand classes: for a GPU; on a CPU it takes about an hour). Features are
+drawn: an offset that all share, as CLIP's have, a spectrum that falls, and 20 % wrong labels. Every
 measurement has a process of its own; results are printed as Markdown.
 """
 
