@@ -1,4 +1,4 @@
-"""Pair flips on CLIP's own features: in all classes, nearly half; in a few of many classes."""
+"""Pair flips on CLIP's own features: in all classes, in a few of many, and of few samples."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.data import load_caltech
+from benchmarks.settings import make_task
 from clipcleaner_plugin.noise import draw_noise
 from clipcleaner_plugin.scoring import score_labels
 
@@ -22,3 +23,13 @@ def test_pair_flips_are_found_where_names_mean_something(few: bool, shared_data:
     wrong = given != caltech.labels
     assert np.mean(found[wrong]) > 0.95
     assert np.mean(wrong[found]) > 0.95
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_pair_flips_among_five_samples_a_class(seed: int, shared_data: Path) -> None:
+    """The looks of so few are easily explained as classes that overlap, with no label wrong."""
+    task = make_task(load_caltech(shared_data), "300 samples", "pair flips 30 %", seed)
+    found = score_labels(task.features, task.given, task.texts, num_classes=task.num_classes)
+    flagged = found.verdict == "mislabeled"
+    assert np.mean(flagged[task.wrong]) > 0.9
+    assert np.mean(task.wrong[flagged]) > 0.9
