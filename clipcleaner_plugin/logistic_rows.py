@@ -44,7 +44,6 @@ class Rows:
     Attributes:
         weights: (M, n) float32, of each row in each model
         totals: (M,) float64, their sums over all processes
-        blocks: slices of the rows
         reduce: sums a tensor over all processes
     """
 
@@ -69,7 +68,7 @@ class Rows:
         self._weigh(weights)
 
     def part(self, chosen: np.ndarray, weights: np.ndarray) -> Rows:
-        """Some of the rows with weights of their own; the features are not copied.
+        """Some of all rows with weights of their own; the features are not copied.
 
         Args:
             chosen: (n,) int
@@ -79,9 +78,7 @@ class Rows:
 
         rows = torch.from_numpy(chosen)
         part = copy(self)
-        placed = rows.to(self._x.device)
-        part._chosen = placed if self._chosen is None else self._chosen[placed]
-        part._y = self._y[rows]
+        part._chosen, part._y = rows.to(self._x.device), self._y[rows]
         part._doubts = self._doubts and tuple(column[rows] for column in self._doubts)
         part._weigh(weights)
         return part
@@ -94,8 +91,8 @@ class Rows:
         self.totals = self.reduce(self.weights.sum(dim=1, dtype=torch.float64))
         size, (least, most) = _BLOCK[self._device.type], _ROWS_OF_BLOCK[self._device.type]
         block = min(max(size // (len(weights) * self._k), least), most)
-        self.blocks = [slice(start, start + block) for start in range(0, weights.shape[1], block)]
-        self._present = [np.flatnonzero(weights[:, rows].any(axis=1)) for rows in self.blocks]
+        slices = [slice(start, start + block) for start in range(0, weights.shape[1], block)]
+        self._blocks = [(rows, np.flatnonzero(weights[:, rows].any(axis=1))) for rows in slices]
 
     def features(self, rows: slice) -> torch.Tensor:
         """The features of some of the rows, (n, d) float32 on the device."""
@@ -138,7 +135,7 @@ class Rows:
         stacks: dict[tuple[int, ...], torch.Tensor] = {}
 
         def tasks() -> Iterator[tuple[slice, tuple[int, ...], torch.Tensor]]:
-            for rows, present in zip(self.blocks, self._present, strict=True):
+            for rows, present in self._blocks:
                 of_block = tuple(m for m in models if m in present)
                 if of_block and of_block not in stacks:
                     stacks[of_block] = torch.cat([models[m] for m in of_block]).float()
