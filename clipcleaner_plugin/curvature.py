@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from .coupling import Coupling, couple, factor, leading
 from .fitting import in_order
 from .logistic_rows import Rows, with_one
 
@@ -21,17 +22,21 @@ _ROWS_OF_BLOCK, _CLASSES = 4096, 8  # at a time
 class Curvature:
     """An approximate Hessian of a mean loss and its penalty, one block a class, inverted.
 
-    Classes are taken to be independent of each other, which is what makes it cheap.
+    Classes are taken to be independent of each other, which is what makes it cheap, but along the
+    few directions in which rows differ most.
     """
 
-    def __init__(self, inverse: torch.Tensor, moments: torch.Tensor) -> None:
+    def __init__(
+        self, inverse: torch.Tensor, moments: torch.Tensor, coupling: Coupling | None = None
+    ) -> None:
         """Takes what :func:`at_zero` and :func:`at_model` make.
 
         Args:
             inverse: (K, d + 1, d + 1), or (1, d + 1, d + 1) for all classes
             moments: (d + 1, d + 1) float64, mean of ``x x'`` over the rows
+            coupling (None): of the classes
         """
-        self._inverse, self._moments = inverse, moments
+        self._inverse, self._moments, self._coupling = inverse, moments, coupling
 
     def divide(self, gradients: torch.Tensor) -> torch.Tensor:
         """Newton's steps against the gradients of some models, (M, K, d + 1) float64.
@@ -49,6 +54,8 @@ class Curvature:
         apply = in_order if gradients.device.type == "cpu" else map
         steps = torch.cat(list(apply(lambda part: part[0] @ part[1], parts)))
         steps = steps.permute(2, 0, 1).double()
+        if self._coupling is not None:
+            steps += self._coupling.correct(gradients)
         return steps.sub_(steps.mean(dim=1, keepdim=True))
 
     def length(self, step: torch.Tensor) -> float:
@@ -64,7 +71,8 @@ def at_zero(moments: torch.Tensor, num_classes: int, penalty: float) -> Curvatur
         num_classes: K
         penalty: factor of half the square of each coefficient, > 0
     """
-    return Curvature(_invert(moments / num_classes, penalty)[None], moments)
+    inverse, _ = _invert(moments / num_classes, penalty)
+    return Curvature(inverse[None], moments)
 
 
 def at_model(model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: float) -> Curvature:
@@ -99,15 +107,24 @@ def at_model(model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: fl
         probs = torch.exp(logits(classes, x) - evidence)
         return [_shape_of_class(x, doubt, weights) for doubt in probs * (1 - probs)]
 
-    def invert(found: torch.Tensor) -> torch.Tensor:
-        block = found[:-1].view(d + 1, d + 1) + found[-1].clamp_min(0) * moments.float()
-        return _invert(block, penalty)
+    directions, of_sure = leading(moments), moments.float()
+
+    def invert(found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        block = found[:-1].view(d + 1, d + 1) + found[-1].clamp_min(0) * of_sure
+        inverse, block = _invert(block, penalty)
+        return inverse, directions.T @ block.double() @ directions
 
     found = (rows.reduce(each) for group in apply(look, model.split(_CLASSES)) for each in group)
     inverse = torch.empty(k, d + 1, d + 1, device=model.device)
-    for of_class, block in enumerate(apply(invert, found)):
-        inverse[of_class] = block
-    return Curvature(inverse, moments)
+    along = []
+    for of_class, (inverted, of_directions) in enumerate(apply(invert, found)):
+        inverse[of_class] = inverted
+        along.append(of_directions)
+    coupling = couple(
+        lambda some: torch.exp(logits(model, x[some]) - evidence[some]),
+        x, weights, directions, torch.stack(along), penalty, rows.reduce,
+    )  # fmt: skip
+    return Curvature(inverse, moments, coupling)
 
 
 def _shape_of_class(x: torch.Tensor, doubt: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -129,18 +146,11 @@ def can_hold(num_classes: int, dim: int) -> bool:
     return num_classes * (dim + 1) ** 2 <= MOST_NUMBERS
 
 
-def _invert(block: torch.Tensor, penalty: float) -> torch.Tensor:
-    """Inverts a block of the Hessian, (d + 1, d + 1), with the penalty added to it."""
+def _invert(block: torch.Tensor, penalty: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Adds the penalty to a block of the Hessian, (d + 1, d + 1), and returns it inverted too."""
     import torch
 
     diagonal = block.diagonal().clone()
     diagonal[:-1] += penalty
-    # Sums of float32 may be negative where nothing varies; of a class that is never probable
-    # nothing is left
-    floor = 1e-7 * float(diagonal.max()) + 1e-12
-    for _ in range(10):
-        factor, failed = torch.linalg.cholesky_ex(block.diagonal_scatter(diagonal + floor))
-        if not failed:
-            break
-        floor *= 10
-    return torch.cholesky_inverse(factor)
+    factors, raised = factor(block.diagonal_scatter(diagonal))
+    return torch.cholesky_inverse(factors), raised

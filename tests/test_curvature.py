@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from clipcleaner_plugin import curvature
+from clipcleaner_plugin import coupling, curvature
+from clipcleaner_plugin.coupling import leading
 from clipcleaner_plugin.curvature import at_model, at_zero
 from clipcleaner_plugin.fitting import one_blas_thread
 from clipcleaner_plugin.logistic_rows import Rows
@@ -73,10 +74,33 @@ def test_at_a_model_it_is_newtons_step_of_each_class(monkeypatch: pytest.MonkeyP
     rows, weights, model = problem()
     gradients = torch.randn(3, K, D + 1, generator=torch.Generator().manual_seed(1)).double()
     with one_blas_thread():
-        shape = at_model(model, rows_of(rows, weights), moments_of(rows), PENALTY)
+        moments = moments_of(rows)
+        shape = at_model(model, rows_of(rows, weights), moments, PENALTY)
+        along = leading(moments)  # where the classes are not taken alone
+        gradients -= gradients @ along @ along.T
         found = shape.divide(gradients)
     blocks = torch.stack(hessian_blocks(model, rows, weights))
     expected = torch.linalg.solve(blocks, gradients[..., None])[..., 0]
+    assert torch.allclose(found, centred(expected), rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("most_rows", [N, N // 2])
+def test_along_the_leading_directions_it_is_newtons_step_of_all_classes(
+    most_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coupling, "_DIRECTIONS", D + 1)  # all that there are
+    monkeypatch.setattr(coupling, "_MOST_ROWS", most_rows)
+    monkeypatch.setattr(coupling, "_ROWS_OF_BLOCK", 5)
+    rows, weights, model = problem()
+    rows[1::2], weights[1::2] = rows[::2], weights[::2].clone()  # half of them tell it all
+    gradients = torch.randn(3, K, D + 1, generator=torch.Generator().manual_seed(1)).double()
+    with one_blas_thread():
+        shape = at_model(model, rows_of(rows, weights), moments_of(rows), PENALTY)
+        found = shape.divide(centred(gradients))
+    whole = torch.autograd.functional.hessian(lambda m: loss(m, rows, weights), model)
+    size = K * (D + 1)
+    inverse = torch.linalg.pinv(whole.reshape(size, size), hermitian=True)
+    expected = (centred(gradients).reshape(3, size) @ inverse).view_as(found)
     assert torch.allclose(found, centred(expected), rtol=1e-3, atol=1e-2)
 
 

@@ -17,6 +17,7 @@ from clipcleaner_plugin import curvature, fitting, logistic, logistic_rows
 from clipcleaner_plugin.fitting import one_blas_thread
 from clipcleaner_plugin.logistic import Logistic, fit_logistic
 from clipcleaner_plugin.noise import draw_noise
+from clipcleaner_plugin.visual import SEEN_TOLERANCE, UNSEEN_TOLERANCE
 
 Problem = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -37,7 +38,7 @@ def weights_of(labels: np.ndarray, classes: int) -> np.ndarray:
 
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 C = [1.0, 10.0]
-TOLERANCE = {1.0: 5e-5, 10.0: 2e-4}
+TOLERANCE = {1.0: SEEN_TOLERANCE, 10.0: UNSEEN_TOLERANCE}
 EXACT = {1.0: 1e-4, 10.0: 1e-3}
 MINIMUM = 1e-6  # a tolerance
 
