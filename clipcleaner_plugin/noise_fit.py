@@ -25,6 +25,7 @@ LEAST_CONFUSED, LEAST_KEPT = 3.0, 0.02
 _MOST_CONFUSED = 0.8  # of a class, so that a share of right labels is left
 _ROUNDS, _STEPS, _COUNTS = 4, 10, 4
 _ENOUGH = 1e-4  # gain in log-likelihood a sample at which a fit ends
+_RESOLUTION = 1e-8  # of the value, a share of it: what is less is rounding
 _SCALES = ((-6.0, 3.0), (-8.0, 2.0))  # bounds of their logarithms, images and language
 _CHANCE = (-11.0, 4.0)  # bounds of the log-odds of a chance
 # Samples that got any label before one was seen: what cannot happen could never be learned
@@ -136,9 +137,8 @@ def _fit_shared(
     point = np.log([model.images_scale, model.language_scale, *(s / rest for s in shared)])
     bounds = [(least, _SCALES[0][1]), _SCALES[1]]
     bounds += [_CHANCE if chances_too else (start, start) for start in point[2:].tolist()]
-    found = minimize(
-        cost, point, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS}
-    )
+    options = {"maxiter": _STEPS, "ftol": _RESOLUTION}
+    found = minimize(cost, point, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     b, a = np.exp(found.x[:2]).tolist()
     uniform, lookalike, careless = _chances(found.x[2:]).tolist()
     return replace(

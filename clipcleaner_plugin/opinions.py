@@ -230,8 +230,13 @@ def _gather(given: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
     # Torch aligns its memory, and a product of matrices may round by where they lie
     features = torch.empty(len(rows), given.shape[1]).numpy()
-    for block in _blocks(len(rows)):
+
+    def copy(block: slice) -> None:
         features[block] = unit_rows(given, rows[block])
+
+    with one_blas_thread():
+        for _ in in_order(copy, _blocks(len(rows))):
+            pass
     return features
 
 
