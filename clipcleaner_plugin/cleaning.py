@@ -9,6 +9,7 @@ import numpy as np
 
 from .fitting import in_order
 from .gaussians import GaussianFitter, Gaussians
+from .kinds import Kind, find_kinds, split
 from .noise_fit import LEAST_KEPT, Fit, fit_noise_model, spread, start_model
 from .noise_model import Evidence, NoiseModel
 from .offsets import SUPPOSED_NOISE, fit_offsets, gain_of
@@ -16,7 +17,7 @@ from .zeroshot import log_softmax
 
 GAUSSIAN_SCALE = 0.2  # densities in hundreds of dimensions are far too sure of themselves
 TRUST_EXPONENT, _SHARPNESS = 6, 4
-_ROUNDS = 4
+_ROUNDS, _ROUNDS_OF_KINDS = 4, 2
 _TRUSTED = 0.25  # trust in language from which on it is right nearly (5/6) as often as the images
 _NOT_BY_CHANCE = 10  # labels of a class that are not all wrong
 _ENOUGH = 1e-3  # change of the labels, in labels a sample, at which the cleaning ends
@@ -150,7 +151,7 @@ def clean_labels(
     search = _Search(features, language, labels, fold_of, weights, given, fitter, images)
     found, cost = search.explain(np.zeros(num_classes, dtype=np.float32))
     if language is None:
-        return found
+        return search.tell_kinds(found)
     looks, _ = _joint_opinion(Evidence(images, None), labels, weights)
     shares = _by_confusion(looks, labels, start_model(num_classes, GAUSSIAN_SCALE))
     offsets = fit_offsets(language, shares, weights)
@@ -160,8 +161,8 @@ def clean_labels(
     if trust > _TRUSTED and gain > num_classes * log_size:
         other, other_cost = search.explain(offsets)
         if other_cost + 2 * log_size < cost:
-            return other
-    return found
+            found = other
+    return search.tell_kinds(found)
 
 
 class _Explanation(NamedTuple):
@@ -171,11 +172,13 @@ class _Explanation(NamedTuple):
         gaussians: what the classes look like
         fit: how their labels came about
         shares: (n, K) float32, the probability of each true label
+        change: how far these are from those that it began with
     """
 
     gaussians: Gaussians
     fit: Fit
     shares: np.ndarray
+    change: float
 
 
 @dataclass(frozen=True)
@@ -218,46 +221,74 @@ class _Search:
         opinion, trust = _joint_opinion(Evidence(self.images, language), self.labels, self.weights)
         price = 0 if trust > _TRUSTED else 1
 
-        def alternate(shares: np.ndarray, model: NoiseModel, caution: float) -> _Explanation:
-            for turn in range(_ROUNDS):
-                gaussians = self.fitter.fit((1 - caution) * shares + caution * self.given)
-                evidence = Evidence(gaussians.logits(self.features, self.fold_of), language)
-                begin = spread(model) if turn else model
-                fit = fit_noise_model(evidence, self.labels, self.weights, begin)
-                before, shares = shares, _posterior(fit.model, evidence, self.labels)
-                model = fit.model
-                if np.abs(shares - before).sum() < _ENOUGH * len(self.labels):
+        def once(shares: np.ndarray, model: NoiseModel, caution: float) -> _Explanation:
+            gaussians = self.fitter.fit((1 - caution) * shares + caution * self.given)
+            evidence = Evidence(gaussians.logits(self.features, self.fold_of), language)
+            fit = fit_noise_model(evidence, self.labels, self.weights, model)
+            posterior = _posterior(fit.model, evidence, self.labels)
+            return _Explanation(gaussians, fit, posterior, _distance(posterior, shares))
+
+        def alternate(found: _Explanation, caution: float) -> _Explanation:
+            for _ in range(_ROUNDS - 1):
+                if found.change < _ENOUGH:
                     break
-            return _Explanation(gaussians, fit, shares)
+                found = once(found.shares, spread(found.fit.model), caution)
+            return found
 
         def cost(found: _Explanation) -> float:
             return found.fit.surprise + price * found.fit.price
 
         start = start_model(self.given.shape[1], GAUSSIAN_SCALE)
         bold = _start_from(opinion, self.labels, self.weights, start)
+        bold_shares = _by_confusion(opinion, self.labels, bold)
         mild_shares = _by_labels(opinion, self.labels)
         mild = _start_from(mild_shares, self.labels, self.weights, start)
-        beginnings = (
-            (self.given, start, 0.5),
-            (_by_confusion(opinion, self.labels, bold), bold, 0.0),
-            (mild_shares, mild, 0.0),
-        )
+        beginnings = [(self.given, start, 0.5), (bold_shares, bold, 0.0)]
+        if _distance(bold_shares, mild_shares) >= _ENOUGH:  # unless the opinion has no doubts
+            beginnings.append((mild_shares, mild, 0.0))
         # Side by side they need three times the memory
         apply = in_order if self.given.size <= _SIDE_BY_SIDE else map
-        believed, *begun = apply(lambda beginning: alternate(*beginning), beginnings)
+        first = list(apply(lambda beginning: once(*beginning), beginnings))
+        cautions = (caution for _, _, caution in beginnings)
+        believed, *begun = apply(lambda task: alternate(*task), zip(first, cautions, strict=True))
         better = [f for f in begun if cost(f) < cost(believed) and not self._denies_a_class(f)]
         if better:
             best = min(better, key=cost)
-            if cost(best) < cost(alternate(self.given, start, 0.0)):
+            if cost(best) < cost(alternate(first[0], 0.0)):
                 believed = best
         cleaning = Cleaning(believed.gaussians, believed.fit.model, offsets)
         return cleaning, believed.fit.surprise + believed.fit.price
+
+    def tell_kinds(self, found: Cleaning) -> Cleaning:
+        """Explains the labels again, if classes of several kinds are found: see find_kinds."""
+        language = None if self.language is None else self.language + found.offsets
+        kinds: list[Kind] = []
+        for _ in range(_ROUNDS_OF_KINDS):
+            evidence = Evidence(found.gaussians.logits(self.features, self.fold_of), language)
+            shares = _posterior(found.model, evidence, self.labels)
+            more = find_kinds(
+                self.fitter, self.features, language, self.labels, self.fold_of, self.weights,
+                shares, found.model, kinds,
+            )  # fmt: skip
+            if not more:
+                break
+            kinds += more
+            gaussians = self.fitter.fit(split(shares, kinds), [kind.of for kind in kinds])
+            evidence = Evidence(gaussians.logits(self.features, self.fold_of), language)
+            fit = fit_noise_model(evidence, self.labels, self.weights, spread(found.model))
+            found = replace(found, gaussians=gaussians, model=fit.model)
+        return found
 
     def _denies_a_class(self, found: _Explanation) -> bool:
         """Whether all labels of a class are said to be wrong, as misleading names would have it."""
         sizes = self.weights @ self.given
         kept = self.weights @ (self.given * found.shares)
         return bool(np.any((kept < LEAST_KEPT * sizes) & (sizes >= _NOT_BY_CHANCE)))
+
+
+def _distance(shares: np.ndarray, others: np.ndarray) -> float:
+    """How far two tables of probabilities are apart, in labels a sample."""
+    return float(np.abs(shares - others).sum()) / len(shares)
 
 
 def _posterior(model: NoiseModel, evidence: Evidence, labels: np.ndarray) -> np.ndarray:

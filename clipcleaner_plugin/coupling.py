@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 _DIRECTIONS = 4  # with fewer it saves no passes, with more it costs what it saves
+_MOST_COLUMNS = 8192  # of classes and directions together
 _MOST_ROWS, _ROWS_OF_BLOCK = 8192, 256
 
 
@@ -46,6 +47,11 @@ class Coupling:
         whole = torch.cholesky_solve(along.flatten(1).T, self._whole).T.view_as(along)
         alone = torch.cholesky_solve(along.permute(1, 2, 0), self._blocks).permute(2, 0, 1)
         return (whole - alone) @ self._directions.T
+
+
+def can_couple(num_classes: int) -> bool:
+    """Whether the matrix of :func:`couple` is of bounded size."""
+    return num_classes * _DIRECTIONS <= _MOST_COLUMNS
 
 
 def leading(moments: torch.Tensor) -> torch.Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from .coupling import Coupling, couple, factor, leading
+from .coupling import Coupling, can_couple, couple, factor, leading
 from .fitting import in_order
 from .logistic_rows import Rows, with_one
 
@@ -120,6 +120,8 @@ def at_model(model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: fl
     for of_class, (inverted, of_directions) in enumerate(apply(invert, found)):
         inverse[of_class] = inverted
         along.append(of_directions)
+    if not can_couple(k):
+        return Curvature(inverse, moments)
     coupling = couple(
         lambda some: torch.exp(logits(model, x[some]) - evidence[some]),
         x, weights, directions, torch.stack(along), penalty, rows.reduce,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +20,15 @@ class Gaussians:
 
     Attributes:
         mean: (d,) float32, to be taken from the rows
-        coefficients: (F, K, d) float32
-        intercepts: (F, K) float32
+        coefficients: (F, K + E, d) float32
+        intercepts: (F, K + E) float32
+        kinds: (E,) int in [0, K), the classes that the last E Gaussians are further kinds of
     """
 
     mean: np.ndarray
     coefficients: np.ndarray
     intercepts: np.ndarray
+    kinds: np.ndarray
 
     def logits(self, features: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
         """Log-density of each class, up to a constant a row, by models that did not see the row.
@@ -37,6 +40,14 @@ class Gaussians:
         Returns:
             (n, K) float32, at most 0; rows of zeros where there is no model
         """
+        table = self.of_kinds(features, fold_of)
+        logits = table[:, : table.shape[1] - len(self.kinds)]
+        for place, of in enumerate(self.kinds, start=logits.shape[1]):
+            np.maximum(logits[:, of], table[:, place], out=logits[:, of])
+        return np.ascontiguousarray(logits)
+
+    def of_kinds(self, features: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
+        """The same of every Gaussian, (n, K + E) float32, at most 0."""
         table = np.zeros((len(features), self.intercepts.shape[1]), dtype=np.float32)
         for fold in range(len(self.coefficients)):
             rows = np.flatnonzero(fold_of == fold)
@@ -69,11 +80,15 @@ class GaussianFitter:
         ]
         self._total = [float(weights[r].sum(dtype=np.float64)) for r in self._rows]
 
-    def fit(self, shares: np.ndarray) -> Gaussians:
+    def fit(
+        self, shares: np.ndarray, kinds: Sequence[int] = (), *, bias: float = _BIAS
+    ) -> Gaussians:
         """Fits the models.
 
         Args:
-            shares: (n, K) float32, the probability of each class for each row
+            shares: (n, K + E) float32, the probability of each Gaussian for each row
+            kinds (()): the classes that the last E are further kinds of
+            bias (0.5): share that is taken back of what the noise in a mean costs its class
 
         Returns:
             the models
@@ -90,14 +105,16 @@ class GaussianFitter:
                     np.sum([sums[i] for i in rest], axis=0),
                     np.sum([self._scatter[i] for i in rest], axis=0),
                     sum(self._total[i] for i in rest),
+                    bias,
                 )
             )
         coefficients, intercepts = zip(*fitted, strict=True)
-        return Gaussians(self._mean, np.stack(coefficients), np.stack(intercepts))
+        of = np.asarray(kinds, dtype=np.int64)
+        return Gaussians(self._mean, np.stack(coefficients), np.stack(intercepts), of)
 
 
 def _discriminants(
-    sizes: np.ndarray, sums: np.ndarray, scatter: np.ndarray, total: float
+    sizes: np.ndarray, sums: np.ndarray, scatter: np.ndarray, total: float, bias: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients (K, d) and intercepts (K,) of Gaussian classes with the same prior."""
     d = len(scatter)
@@ -108,7 +125,7 @@ def _discriminants(
     solved = np.linalg.solve(covariance, np.concatenate([means.T, within], axis=1))
     coefficients = solved[:, : len(means)].T
     noise = float(np.trace(solved[:, len(means) :])) / np.maximum(sizes, 0.5)
-    intercepts = -0.5 * np.einsum("kd,kd->k", means, coefficients) + 0.5 * _BIAS * noise
+    intercepts = -0.5 * np.einsum("kd,kd->k", means, coefficients) + 0.5 * bias * noise
     unseen = sizes < 0.5
     coefficients[unseen], intercepts[unseen] = 0, _UNSEEN
     return coefficients.astype(np.float32), intercepts.astype(np.float32)

@@ -104,6 +104,24 @@ def test_along_the_leading_directions_it_is_newtons_step_of_all_classes(
     assert torch.allclose(found, centred(expected), rtol=1e-3, atol=1e-2)
 
 
+def test_of_very_many_classes_each_is_taken_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coupling, "_DIRECTIONS", D + 1)
+    monkeypatch.setattr(curvature, "_LEAST_DOUBT", 0)
+    rows, weights, model = problem()
+    gradient = torch.randn(1, K, D + 1, generator=torch.Generator().manual_seed(1)).double()
+
+    def step(most_columns: int) -> torch.Tensor:
+        monkeypatch.setattr(coupling, "_MOST_COLUMNS", most_columns)
+        with one_blas_thread():
+            shape = at_model(model, rows_of(rows, weights), moments_of(rows), PENALTY)
+            return shape.divide(gradient)
+
+    blocks = torch.stack(hessian_blocks(model, rows, weights))
+    alone = centred(torch.linalg.solve(blocks, gradient[0, ..., None])[..., 0])
+    assert torch.allclose(step(K * (D + 1) - 1)[0], alone, rtol=1e-3, atol=1e-2)
+    assert not torch.allclose(step(K * (D + 1))[0], alone, rtol=0.1, atol=0.1)
+
+
 def test_rows_that_are_sure_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, weights, model = problem()
     gradient = torch.randn(1, K, D + 1, generator=torch.Generator().manual_seed(1)).double()
