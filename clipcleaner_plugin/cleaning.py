@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
+from .beginnings import by_confusion, by_labels, joint_opinion, start_from
+from .displaced import LEADS, with_places
 from .fitting import in_order
 from .gaussians import GaussianFitter, Gaussians
 from .kinds import Kind, find_kinds, split
 from .noise_fit import LEAST_KEPT, Fit, fit_noise_model, spread, start_model
 from .noise_model import Evidence, NoiseModel
-from .offsets import SUPPOSED_NOISE, fit_offsets, gain_of
-from .zeroshot import log_softmax
+from .offsets import fit_offsets, gain_of
 
 GAUSSIAN_SCALE = 0.2  # densities in hundreds of dimensions are far too sure of themselves
-TRUST_EXPONENT, _SHARPNESS = 6, 4
-_ROUNDS, _ROUNDS_OF_KINDS = 4, 2
+_ROUNDS, _ROUNDS_FROM_AFAR, _ROUNDS_OF_KINDS = 4, 12, 2
 _TRUSTED = 0.25  # trust in language from which on it is right nearly (5/6) as often as the images
 _NOT_BY_CHANCE = 10  # labels of a class that are not all wrong
 _ENOUGH = 1e-3  # change of the labels, in labels a sample, at which the cleaning ends
@@ -129,7 +130,8 @@ def clean_labels(
     Where offsets for them agree far better with the labels, by twice what K parameters cost (BIC),
     and names are then right nearly as often as looks, the labels are explained again with these.
     That is believed if it explains them better by more than chance: offsets move images between
-    classes, and could hide wrong labels.
+    classes, and could hide wrong labels. Then classes that another has taken the place of are given
+    it back, and classes of several kinds are told: see :func:`.with_places`, :func:`.find_kinds`.
 
     Call it within :func:`clipcleaner_plugin.fitting.one_blas_thread`.
 
@@ -149,20 +151,20 @@ def clean_labels(
     fitter = GaussianFitter(features, fold_of, weights)
     images = fitter.fit(given).logits(features, fold_of)
     search = _Search(features, language, labels, fold_of, weights, given, fitter, images)
-    found, cost = search.explain(np.zeros(num_classes, dtype=np.float32))
-    if language is None:
-        return search.tell_kinds(found)
-    looks, _ = _joint_opinion(Evidence(images, None), labels, weights)
-    shares = _by_confusion(looks, labels, start_model(num_classes, GAUSSIAN_SCALE))
-    offsets = fit_offsets(language, shares, weights)
-    _, trust = _joint_opinion(Evidence(images, language + offsets), labels, weights)
-    log_size = np.log(weights.sum())
-    gain = gain_of(offsets, language, labels, weights)
-    if trust > _TRUSTED and gain > num_classes * log_size:
-        other, other_cost = search.explain(offsets)
-        if other_cost + 2 * log_size < cost:
-            found = other
-    return search.tell_kinds(found)
+    found, offsets = search.explain(), np.zeros(num_classes, dtype=np.float32)
+    if language is not None:
+        looks, _ = joint_opinion(Evidence(images, None), labels, weights)
+        shares = by_confusion(looks, labels, start_model(num_classes, GAUSSIAN_SCALE))
+        fitted = fit_offsets(language, shares, weights)
+        with_offsets = replace(search, language=language + fitted)
+        _, trust = joint_opinion(Evidence(images, with_offsets.language), labels, weights)
+        gain = gain_of(fitted, language, labels, weights)
+        if trust > _TRUSTED and gain > num_classes * np.log(weights.sum()):
+            other = with_offsets.explain()
+            if search.is_better(other, found):
+                search, found, offsets = with_offsets, other, fitted
+    found = search.tell_kinds(search.give_back_places(found))
+    return Cleaning(found.gaussians, found.fit.model, offsets)
 
 
 class _Explanation(NamedTuple):
@@ -179,6 +181,11 @@ class _Explanation(NamedTuple):
     fit: Fit
     shares: np.ndarray
     change: float
+
+    @property
+    def cost(self) -> float:
+        """Negative log-likelihood of the labels, with the price of the pairs of classes."""
+        return self.fit.surprise + self.fit.price
 
 
 @dataclass(frozen=True)
@@ -199,7 +206,7 @@ class _Search:
     fitter: GaussianFitter
     images: np.ndarray
 
-    def explain(self, offsets: np.ndarray) -> tuple[Cleaning, float]:
+    def explain(self) -> _Explanation:
         """Finds the better of two explanations.
 
         Noise with a structure, such as pair flips, has two: classes that overlap, or clear classes
@@ -210,73 +217,92 @@ class _Search:
         mixes the given labels back in, so that hard images of overlapping classes are not drawn
         over to their neighbours one after the other. They have to earn the price of their pairs
         (BIC), too, unless language, which has not seen the labels, is trusted.
-
-        Args:
-            offsets: (K,) float32, to be added to the logits of language
-
-        Returns:
-            the explanation, and its negative log-likelihood with the price of its pairs of classes
         """
-        language = None if self.language is None else self.language + offsets
-        opinion, trust = _joint_opinion(Evidence(self.images, language), self.labels, self.weights)
-        price = 0 if trust > _TRUSTED else 1
-
-        def once(shares: np.ndarray, model: NoiseModel, caution: float) -> _Explanation:
-            gaussians = self.fitter.fit((1 - caution) * shares + caution * self.given)
-            evidence = Evidence(gaussians.logits(self.features, self.fold_of), language)
-            fit = fit_noise_model(evidence, self.labels, self.weights, model)
-            posterior = _posterior(fit.model, evidence, self.labels)
-            return _Explanation(gaussians, fit, posterior, _distance(posterior, shares))
-
-        def alternate(found: _Explanation, caution: float) -> _Explanation:
-            for _ in range(_ROUNDS - 1):
-                if found.change < _ENOUGH:
-                    break
-                found = once(found.shares, spread(found.fit.model), caution)
-            return found
+        evidence = Evidence(self.images, self.language)
+        opinion, trust = joint_opinion(evidence, self.labels, self.weights)
 
         def cost(found: _Explanation) -> float:
-            return found.fit.surprise + price * found.fit.price
+            return found.fit.surprise if trust > _TRUSTED else found.cost
 
         start = start_model(self.given.shape[1], GAUSSIAN_SCALE)
-        bold = _start_from(opinion, self.labels, self.weights, start)
-        bold_shares = _by_confusion(opinion, self.labels, bold)
-        mild_shares = _by_labels(opinion, self.labels)
-        mild = _start_from(mild_shares, self.labels, self.weights, start)
+        bold = start_from(opinion, self.labels, self.weights, start)
+        bold_shares = by_confusion(opinion, self.labels, bold)
+        mild_shares = by_labels(opinion, self.labels)
+        mild = start_from(mild_shares, self.labels, self.weights, start)
         beginnings = [(self.given, start, 0.5), (bold_shares, bold, 0.0)]
         if _distance(bold_shares, mild_shares) >= _ENOUGH:  # unless the opinion has no doubts
             beginnings.append((mild_shares, mild, 0.0))
         # Side by side they need three times the memory
         apply = in_order if self.given.size <= _SIDE_BY_SIDE else map
-        first = list(apply(lambda beginning: once(*beginning), beginnings))
-        cautions = (caution for _, _, caution in beginnings)
-        believed, *begun = apply(lambda task: alternate(*task), zip(first, cautions, strict=True))
+        first = list(apply(lambda beginning: self._once(*beginning), beginnings))
+        tasks = zip(first, (caution for _, _, caution in beginnings), strict=True)
+        believed, *begun = apply(lambda task: self._alternate(*task), tasks)
         better = [f for f in begun if cost(f) < cost(believed) and not self._denies_a_class(f)]
         if better:
             best = min(better, key=cost)
-            if cost(best) < cost(alternate(first[0], 0.0)):
+            if cost(best) < cost(self._alternate(first[0], 0.0)):
                 believed = best
-        cleaning = Cleaning(believed.gaussians, believed.fit.model, offsets)
-        return cleaning, believed.fit.surprise + believed.fit.price
+        return believed
 
-    def tell_kinds(self, found: Cleaning) -> Cleaning:
-        """Explains the labels again, if classes of several kinds are found: see find_kinds."""
-        language = None if self.language is None else self.language + found.offsets
+    def give_back_places(self, found: _Explanation) -> _Explanation:
+        """Explains the labels from where displaced classes have their places, if that is better."""
+        judged = self.fold_of >= 0
+        for lead in LEADS:
+            looks = found.gaussians.logits(self.features, self.fold_of)
+            shares = with_places(looks, self.labels, self.weights, found.shares, judged, lead)
+            if shares is None:
+                continue
+            start = start_model(self.given.shape[1], GAUSSIAN_SCALE)
+            start = start_from(shares, self.labels, self.weights, start)
+            other = self._alternate(self._once(shares, start, 0.0), 0.0, _ROUNDS_FROM_AFAR)
+            if self.is_better(other, found):
+                found = other
+        return found
+
+    def tell_kinds(self, found: _Explanation) -> _Explanation:
+        """Explains the labels again, if classes of several kinds are found.
+
+        It need not explain them better by the noise model: that may do as well with wrong labels.
+        """
         kinds: list[Kind] = []
         for _ in range(_ROUNDS_OF_KINDS):
-            evidence = Evidence(found.gaussians.logits(self.features, self.fold_of), language)
-            shares = _posterior(found.model, evidence, self.labels)
             more = find_kinds(
-                self.fitter, self.features, language, self.labels, self.fold_of, self.weights,
-                shares, found.model, kinds,
+                self.fitter, self.features, self.language, self.labels, self.fold_of, self.weights,
+                found.shares, found.fit.model, kinds,
             )  # fmt: skip
             if not more:
                 break
             kinds += more
-            gaussians = self.fitter.fit(split(shares, kinds), [kind.of for kind in kinds])
-            evidence = Evidence(gaussians.logits(self.features, self.fold_of), language)
-            fit = fit_noise_model(evidence, self.labels, self.weights, spread(found.model))
-            found = replace(found, gaussians=gaussians, model=fit.model)
+            found = self._once(found.shares, spread(found.fit.model), 0.0, kinds)
+        return found
+
+    def is_better(self, other: _Explanation, found: _Explanation) -> bool:
+        """Whether another explanation is better by more than chance."""
+        return other.cost + 2 * float(np.log(self.weights.sum())) < found.cost
+
+    def _once(
+        self,
+        shares: np.ndarray,
+        model: NoiseModel,
+        caution: float,
+        kinds: Sequence[Kind] = (),
+    ) -> _Explanation:
+        """Fits Gaussians to shares, to a part of ``caution`` the given ones, and a noise model."""
+        mixed = (1 - caution) * shares + caution * self.given
+        gaussians = self.fitter.fit(split(mixed, kinds), [kind.of for kind in kinds])
+        evidence = Evidence(gaussians.logits(self.features, self.fold_of), self.language)
+        fit = fit_noise_model(evidence, self.labels, self.weights, model)
+        posterior = _posterior(fit.model, evidence, self.labels)
+        return _Explanation(gaussians, fit, posterior, _distance(posterior, shares))
+
+    def _alternate(
+        self, found: _Explanation, caution: float, rounds: int = _ROUNDS
+    ) -> _Explanation:
+        """Goes on until little changes."""
+        for _ in range(rounds - 1):
+            if found.change < _ENOUGH:
+                break
+            found = self._once(found.shares, spread(found.fit.model), caution)
         return found
 
     def _denies_a_class(self, found: _Explanation) -> bool:
@@ -298,88 +324,3 @@ def _posterior(model: NoiseModel, evidence: Evidence, labels: np.ndarray) -> np.
     shares[np.arange(len(labels)), labels] = judged.right
     shares /= shares.sum(axis=1, keepdims=True)
     return shares
-
-
-def _joint_opinion(
-    evidence: Evidence, labels: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """What both opinions hold probable, each trusted by a power of its agreement with the labels.
-
-    Wrong labels that do not depend on the image lower both agreements by the same factor, so that
-    their ratio compares how often the two are *right*; those with a structure mislead the images
-    only. The power turns a clear lead into a decision. Sharpened, since a model of wrong labels is
-    less sure than it should be.
-
-    Returns:
-        (n, K) float32 probabilities, and the trust in language, in [0, 1]
-    """
-    assert evidence.images is not None
-    images = log_softmax(np.float32(_calibrate(evidence.images, labels, weights)) * evidence.images)
-    joint, trust = images, 0.0
-    if evidence.language is not None:
-        language = log_softmax(evidence.language)
-        right = [
-            float(np.average(table.argmax(axis=1) == labels, weights=weights))
-            for table in (language, images)
-        ]
-        best = max(*right, 1e-9)  # divided by it, no power runs out of digits
-        by_language, by_images = ((share / best) ** TRUST_EXPONENT for share in right)
-        trust = by_language / (by_language + by_images) if by_language + by_images else 0.5
-        joint = np.float32(trust) * language + np.float32(1 - trust) * images
-    return np.exp(log_softmax(_SHARPNESS * joint)), trust
-
-
-def _calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
-    """The scale of logits that explains the given labels best, if a fifth of them is arbitrary."""
-    from scipy.optimize import minimize_scalar
-
-    rows, k = np.arange(len(labels)), logits.shape[1]
-
-    def cost(scale: float) -> float:
-        probs = np.exp(log_softmax(np.float32(scale) * logits)[rows, labels].astype(np.float64))
-        mixed = np.log((1 - SUPPOSED_NOISE) * probs + SUPPOSED_NOISE / k)
-        return -float((weights * mixed).sum())
-
-    found = minimize_scalar(cost, bounds=(0.01, 1), method="bounded", options={"xatol": 0.01})
-    return float(found.x)
-
-
-def _start_from(
-    opinion: np.ndarray, labels: np.ndarray, weights: np.ndarray, start: NoiseModel
-) -> NoiseModel:
-    """The confusion of classes that lies in an opinion of the images, (n, K), and their labels."""
-    k = opinion.shape[1]
-    counts = np.zeros((k, k))
-    np.add.at(counts, labels, opinion * weights[:, None])
-    counts = counts.T
-    sizes = counts.sum(axis=1)
-    np.fill_diagonal(counts, 0)
-    confusion = np.maximum(counts - 1.5, 0) / np.maximum(sizes, 1)[:, None]
-    confusion *= np.minimum(1, 0.8 / np.maximum(confusion.sum(axis=1), 1e-9))[:, None]
-    return replace(start, confusion=confusion)
-
-
-def _by_labels(opinion: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Probability of each true label by half an opinion's log-odds, if a fifth is arbitrary."""
-    any_label = np.float32(SUPPOSED_NOISE / opinion.shape[1])
-    return _weighted(np.sqrt(opinion), labels, 1 - SUPPOSED_NOISE, any_label)
-
-
-def _by_confusion(opinion: np.ndarray, labels: np.ndarray, model: NoiseModel) -> np.ndarray:
-    """Probability of each true label by an opinion and the confusion of classes."""
-    any_label = np.float32(SUPPOSED_NOISE / opinion.shape[1])
-    wrong = model.confusion.T[labels].astype(np.float32) + any_label
-    return _weighted(opinion, labels, model.right[labels], wrong)
-
-
-def _weighted(
-    opinion: np.ndarray,
-    labels: np.ndarray,
-    right: float | np.ndarray,
-    wrong: np.float32 | np.ndarray,
-) -> np.ndarray:
-    """An opinion times how probable it is that a label is right or, for other classes, wrong."""
-    rows = np.arange(len(labels))
-    shares = opinion * wrong
-    shares[rows, labels] = opinion[rows, labels] * right
-    return shares / shares.sum(axis=1, keepdims=True)

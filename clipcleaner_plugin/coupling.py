@@ -1,4 +1,4 @@
-"""How the classes of a logistic regression depend on each other, where images differ most."""
+"""How the classes of a logistic regression depend on each other, along where rows are longest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Coupling:
     """A correction of steps that take the classes to be independent.
 
     The blocks of the Hessian, one a class, leave out that what one class gains others lose. On
-    features of CLIP that matters along the few directions in which most of the variance lies, such
+    features of CLIP that matters along the few directions in which most of their length lies, such
     as the offset that all images share. There the step is by the whole Hessian in their place (a
     coarse space: Nabben and Vuik, "A comparison of deflation and coarse grid correction", SIAM J.
     Numerical Analysis 2004).
@@ -40,7 +40,7 @@ class Coupling:
         (self._whole, _), (self._blocks, _) = factor(hessian), factor(blocks)
 
     def correct(self, gradients: torch.Tensor) -> torch.Tensor:
-        """What to add to the steps against some gradients, (M, K, d + 1) float64."""
+        """What to add to the steps against some gradients; both are (M, K, d + 1) float64."""
         import torch
 
         along = gradients @ self._directions
@@ -55,7 +55,7 @@ def can_couple(num_classes: int) -> bool:
 
 
 def leading(moments: torch.Tensor) -> torch.Tensor:
-    """The directions in which rows differ most, (d + 1, J) float64 with orthogonal columns.
+    """The directions along which rows are longest, (d + 1, J) float64 with orthogonal columns.
 
     Args:
         moments: (d + 1, d + 1) float64, mean of ``x x'`` over the rows
@@ -77,19 +77,22 @@ def couple(
     """Takes the whole Hessian along some directions, the mean of ``(diag(p) - p p') (x) x x'``.
 
     Args:
-        probabilities: (K, m) float32, of the classes for some rows
-        x: (n, d) float32 rows; of many, some are looked at
-        weights: (n,) float32 >= 0
-        directions: (d + 1, J) float64
+        probabilities: takes some of the rows, gives (K, m) float32, of the classes
+        x: (n, d) float32 rows; of many, 8192 in each process are looked at
+        weights: (n,) float32 >= 0, which sum to 1 over all processes
+        directions: (d + 1, J) float64, the same in all processes
         blocks: (K, J, J) float64, see :class:`Coupling`
         penalty: factor of half the square of each coefficient
         reduce: sums a tensor over all processes
+
+    Returns:
+        what corrects steps by these blocks
     """
     import torch
 
     some = slice(None, None, math.ceil(len(x) / _MOST_ROWS) or 1)
     probs, along = probabilities(some), with_one(x[some]) @ directions.float()
-    weights = weights[some] / float(reduce(weights[some].sum(dtype=torch.float64)[None]))
+    weights = weights[some] * (weights.sum() / weights[some].sum().clamp_min(1e-30))
     k, j = len(probs), along.shape[1]
     spread = ((probs * weights.sqrt())[:, None] * along.T).reshape(k * j, -1)
     squares = (along[:, :, None] * along[:, None]).flatten(1)

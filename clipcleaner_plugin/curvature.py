@@ -23,7 +23,7 @@ class Curvature:
     """An approximate Hessian of a mean loss and its penalty, one block a class, inverted.
 
     Classes are taken to be independent of each other, which is what makes it cheap, but along the
-    few directions in which rows differ most.
+    few directions along which rows are longest.
     """
 
     def __init__(
@@ -32,9 +32,9 @@ class Curvature:
         """Takes what :func:`at_zero` and :func:`at_model` make.
 
         Args:
-            inverse: (K, d + 1, d + 1), or (1, d + 1, d + 1) for all classes
+            inverse: (K, d + 1, d + 1) float32, or (1, d + 1, d + 1) float64 for all classes
             moments: (d + 1, d + 1) float64, mean of ``x x'`` over the rows
-            coupling (None): of the classes
+            coupling (None): corrects the steps for what classes have to do with each other
         """
         self._inverse, self._moments, self._coupling = inverse, moments, coupling
 
@@ -80,7 +80,8 @@ def at_model(model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: fl
 
     The block of class k is the mean of ``p_k (1 - p_k) x x'``. Most rows are sure that they do, or
     do not, belong to a class: they count together, by the moments of all rows. Of those in doubt,
-    in each process at most 512 shape a class, and stand for the others.
+    in each process at most 512 shape a class, and stand for the others. Unless classes are very
+    many, it knows how they depend on each other along the directions of :func:`.leading`.
 
     Args:
         model: (K, d + 1) float64
@@ -107,7 +108,8 @@ def at_model(model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: fl
         probs = torch.exp(logits(classes, x) - evidence)
         return [_shape_of_class(x, doubt, weights) for doubt in probs * (1 - probs)]
 
-    directions, of_sure = leading(moments), moments.float()
+    of_sure = moments.float()
+    directions = leading(moments) if can_couple(k) else moments[:, :0]
 
     def invert(found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         block = found[:-1].view(d + 1, d + 1) + found[-1].clamp_min(0) * of_sure
@@ -116,15 +118,15 @@ def at_model(model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: fl
 
     found = (rows.reduce(each) for group in apply(look, model.split(_CLASSES)) for each in group)
     inverse = torch.empty(k, d + 1, d + 1, device=model.device)
-    along = []
+    j = directions.shape[1]
+    along = torch.empty(k, j, j, dtype=torch.float64, device=model.device)
     for of_class, (inverted, of_directions) in enumerate(apply(invert, found)):
-        inverse[of_class] = inverted
-        along.append(of_directions)
+        inverse[of_class], along[of_class] = inverted, of_directions
     if not can_couple(k):
         return Curvature(inverse, moments)
     coupling = couple(
         lambda some: torch.exp(logits(model, x[some]) - evidence[some]),
-        x, weights, directions, torch.stack(along), penalty, rows.reduce,
+        x, weights, directions, along, penalty, rows.reduce,
     )  # fmt: skip
     return Curvature(inverse, moments, coupling)
 

@@ -40,14 +40,15 @@ class Gaussians:
         Returns:
             (n, K) float32, at most 0; rows of zeros where there is no model
         """
-        table = self.of_kinds(features, fold_of)
+        table = self.of_each(features, fold_of)
         logits = table[:, : table.shape[1] - len(self.kinds)]
+        # The better of a class's kinds: their sum would favour a class for having many
         for place, of in enumerate(self.kinds, start=logits.shape[1]):
             np.maximum(logits[:, of], table[:, place], out=logits[:, of])
         return np.ascontiguousarray(logits)
 
-    def of_kinds(self, features: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
-        """The same of every Gaussian, (n, K + E) float32, at most 0."""
+    def of_each(self, features: np.ndarray, fold_of: np.ndarray) -> np.ndarray:
+        """The same of every Gaussian by itself, (n, K + E) float32."""
         table = np.zeros((len(features), self.intercepts.shape[1]), dtype=np.float32)
         for fold in range(len(self.coefficients)):
             rows = np.flatnonzero(fold_of == fold)
@@ -116,7 +117,7 @@ class GaussianFitter:
 def _discriminants(
     sizes: np.ndarray, sums: np.ndarray, scatter: np.ndarray, total: float, bias: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients (K, d) and intercepts (K,) of Gaussian classes with the same prior."""
+    """Coefficients (K + E, d) and intercepts (K + E,) of Gaussian classes with the same prior."""
     d = len(scatter)
     means = sums / np.maximum(sizes, 1e-6)[:, None]
     within = (scatter - (means * sizes[:, None]).T @ means) / max(total, 1.0)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .gaussians import GaussianFitter
+from .gaussians import GaussianFitter, Gaussians
 from .noise_model import NoiseModel
 
-_LEAST_MEMBERS = 5
+_LEAST_MEMBERS = 5  # of which four in other folds tell what it looks like
 _LEAST_ODDS = 1.0  # mean log-odds of the images that they are of their own kind
 _BIAS = 1.0  # else a class with few labels left would look unlike all of its images
 _LEAD = 2  # of the class among the labels of all images that look like the kind
@@ -62,31 +62,22 @@ def find_kinds(
     Returns:
         further ones
     """
-    rows, k = np.arange(len(labels)), shares.shape[1]
-    others = shares.copy()
-    others[rows, labels] = -1
-    other = others.argmax(axis=1)
-    doubted = (shares[rows, labels] < 0.5) & (fold_of >= 0)
-    for kind in known:
-        doubted[kind.members] = False
-    pairs, place, counts = np.unique(
-        labels[doubted] * k + other[doubted], return_inverse=True, return_counts=True
-    )
-    members = np.split(np.flatnonzero(doubted)[np.argsort(place, kind="stable")], counts.cumsum())
-    sizes = np.bincount(labels, weights, minlength=k)
-    groups = [
-        (Kind(pair // k, rows_of), pair % k)
-        for pair, rows_of in zip(pairs.tolist(), members, strict=False)
-        if len(rows_of) >= _LEAST_MEMBERS and weights[rows_of].sum() <= sizes[pair % k]
-    ]
+    k = shares.shape[1]
+    groups = _groups(labels, fold_of, weights, shares, known)
     if not groups:
         return []
-    tried = [*known, *(kind for kind, _ in groups)]
-    gaussians = fitter.fit(split(shares, tried), [kind.of for kind in tried], bias=_BIAS)
+
+    def looks_with(kinds: list[Kind]) -> Gaussians:
+        tried = [*known, *kinds]
+        return fitter.fit(split(shares, tried), [kind.of for kind in tried], bias=_BIAS)
+
+    gaussians = looks_with([kind for kind, _ in groups])
+    of_class = np.array([*range(k), *(kind.of for kind in known)])
     apart = []
-    for place_of, (kind, taken_for) in enumerate(groups, start=k + len(known)):
-        table = gaussians.of_kinds(features[kind.members], fold_of[kind.members])
-        odds = model.images_scale * (table[:, place_of] - table[:, :k].max(axis=1))
+    for column, (kind, taken_for) in enumerate(groups, start=len(of_class)):
+        table = gaussians.of_each(features[kind.members], fold_of[kind.members])
+        rivals = np.flatnonzero((of_class != kind.of) | (np.arange(len(of_class)) < k))
+        odds = model.images_scale * (table[:, column] - table[:, rivals].max(axis=1))
         if language is not None:
             by_name = language[kind.members, kind.of] - language[kind.members, taken_for]
             odds = odds + model.language_scale * by_name
@@ -94,22 +85,63 @@ def find_kinds(
             apart.append(kind)
     if not apart:
         return []
-    tried = [*known, *apart]
-    gaussians = fitter.fit(split(shares, tried), [kind.of for kind in tried], bias=_BIAS)
-    table = gaussians.of_kinds(features, fold_of)
-    nearest = np.where(fold_of >= 0, table.argmax(axis=1), -1)
-    found = []
-    for place_of, kind in enumerate(apart, start=k + len(known)):
-        near = nearest == place_of
-        counts = np.bincount(labels[near], weights[near], minlength=k)
-        own, counts[kind.of] = counts[kind.of], 0
-        if own > _LEAD * counts.max():
-            found.append(kind)
-    return found
+    nearest = looks_with(apart).of_each(features, fold_of).argmax(axis=1)
+    nearest[fold_of < 0] = -1
+    return [
+        kind
+        for column, kind in enumerate(apart, start=len(of_class))
+        if _leads(kind.of, labels[nearest == column], weights[nearest == column])
+    ]
+
+
+def _groups(
+    labels: np.ndarray,
+    fold_of: np.ndarray,
+    weights: np.ndarray,
+    shares: np.ndarray,
+    known: Sequence[Kind],
+) -> list[tuple[Kind, int]]:
+    """Images with one label that are probably of one other class, and that class.
+
+    Where that has fewer labels than there are such images, the lack of its labels among them tells
+    nothing.
+    """
+    rows, k = np.arange(len(labels)), shares.shape[1]
+    others = shares.copy()
+    others[rows, labels] = -1
+    doubted = (shares[rows, labels] < 0.5) & (fold_of >= 0)
+    for kind in known:
+        doubted[kind.members] = False
+    doubted_rows = np.flatnonzero(doubted)
+    pairs = labels[doubted] * k + others[doubted].argmax(axis=1)
+    order = np.argsort(pairs, kind="stable")
+    found, starts = np.unique(pairs[order], return_index=True)
+    groups = np.split(doubted_rows[order], starts[1:])
+    sizes = np.bincount(labels, weights, minlength=k)
+    return [
+        (Kind(pair // k, members), pair % k)
+        for pair, members in zip(found.tolist(), groups, strict=False)
+        if len(members) >= _LEAST_MEMBERS and weights[members].sum() <= sizes[pair % k]
+    ]
+
+
+def _leads(label: int, labels: np.ndarray, weights: np.ndarray) -> bool:
+    """Whether a label is far more frequent than any other."""
+    counts = np.bincount(labels, weights, minlength=label + 1)
+    own, counts[label] = counts[label], 0
+    return bool(own > _LEAD * counts.max())
 
 
 def split(shares: np.ndarray, kinds: Sequence[Kind]) -> np.ndarray:
-    """Gives kinds a column each, (n, K + E) float32, and their members to these."""
+    """Gives kinds a column each.
+
+    Args:
+        shares: (n, K) float32, of each class
+        kinds: E of them
+
+    Returns:
+        (n, K + E) float32; the members of a kind are in its column alone
+    """
     k = shares.shape[1]
     table = np.zeros((len(shares), k + len(kinds)), dtype=np.float32)
     table[:, :k] = shares

@@ -95,7 +95,7 @@ def fit_logistic(
 
     L-BFGS begins with the Hessian at zero, ``E[x x'] / K + penalty``: on features of CLIP that
     takes a quarter of scikit-learn's passes. With a pilot, a model of some of the rows, it begins
-    there, with the Hessian of each class: that takes a quarter to half of those.
+    there, with nearly the Hessian: that takes a quarter to half of those.
 
     Args:
         features: (N, d) float32, of about unit rows

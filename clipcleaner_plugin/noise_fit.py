@@ -25,7 +25,7 @@ LEAST_CONFUSED, LEAST_KEPT = 3.0, 0.02
 _MOST_CONFUSED = 0.8  # of a class, so that a share of right labels is left
 _ROUNDS, _STEPS, _COUNTS = 4, 10, 4
 _ENOUGH = 1e-4  # gain in log-likelihood a sample at which a fit ends
-_RESOLUTION = 1e-8  # of the value, a share of it: what is less is rounding
+_RESOLUTION = 1e-8  # relative gain below which sums of float32 only round
 _SCALES = ((-6.0, 3.0), (-8.0, 2.0))  # bounds of their logarithms, images and language
 _CHANCE = (-11.0, 4.0)  # bounds of the log-odds of a chance
 # Samples that got any label before one was seen: what cannot happen could never be learned

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +105,61 @@ def test_along_the_leading_directions_it_is_newtons_step_of_all_classes(
     inverse = torch.linalg.pinv(whole.reshape(size, size), hermitian=True)
     expected = (centred(gradients).reshape(3, size) @ inverse).view_as(found)
     assert torch.allclose(found, centred(expected), rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("directions", [2, D + 1])
+def test_an_approximate_hessian_is_symmetric_and_positive(
+    directions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coupling, "_DIRECTIONS", directions)
+    rows, weights, model = problem()
+    size = K * (D + 1)
+    each = torch.eye(size, dtype=torch.float64).view(size, K, D + 1)
+    with one_blas_thread():
+        shape = at_model(20 * model, rows_of(rows, weights), moments_of(rows), PENALTY)
+        inverse = shape.divide(centred(each)).view(size, size)
+    assert torch.allclose(inverse, inverse.T, rtol=1e-3, atol=1e-3 * float(inverse.abs().max()))
+    values = torch.linalg.eigvalsh(inverse / 2 + inverse.T / 2)
+    assert values[0] > -1e-6 * values[-1]  # zero along what all classes share
+    assert values[D + 1] > 1e-6 * values[-1]
+
+
+@pytest.mark.parametrize("parts", [(150, 150), (7, 293), (300, 0)])
+def test_processes_find_the_curvature_of_all_rows(parts: tuple[int, int]) -> None:
+    rows, weights, model = problem()
+    gradients = centred(torch.randn(2, K, D + 1, generator=torch.Generator().manual_seed(1)))
+    barrier, given, found = threading.Barrier(2), [None, None], [None, None]
+
+    def process(rank: int) -> None:
+        def reduce(tensor: torch.Tensor) -> torch.Tensor:
+            given[rank] = tensor
+            barrier.wait()
+            total = given[0] + given[1]
+            barrier.wait()
+            return total
+
+        own = slice(0, parts[0]) if rank == 0 else slice(parts[0], None)
+        labels = np.zeros(parts[rank], dtype=np.int64)
+        part = Rows(
+            rows[own].numpy(),
+            labels,
+            K,
+            weights[None, own].numpy(),
+            None,
+            torch.device("cpu"),
+            reduce,
+        )
+        shape = at_model(model, part, moments, PENALTY)
+        found[rank] = shape.divide(gradients.double())
+
+    with one_blas_thread():
+        moments = moments_of(rows)
+        expected = at_model(model, rows_of(rows, weights), moments, PENALTY)
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(process, range(2)))
+        steps = expected.divide(gradients.double())
+    for one in found:
+        assert torch.allclose(one, steps, rtol=1e-3, atol=1e-4)
 
 
 def test_of_very_many_classes_each_is_taken_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,32 @@ def test_images_that_look_like_the_class_they_are_said_to_be_of_are_none() -> No
     assert found_kinds(features, labels, believed) == []
 
 
+def test_images_beside_the_class_are_none_as_long_as_its_labels_are_around() -> None:
+    features, cluster = clusters(5)
+    believed = as_labels(cluster, 0, 1, 2, 2, 0)
+    labels = believed.copy()
+    labels[np.flatnonzero(cluster == 0)[:40]] = 2  # of 60; the class has a kind of its own besides
+    assert found_kinds(features, labels, believed) == []
+
+
+def test_images_that_look_like_a_known_kind_of_the_class_are_none() -> None:
+    features, cluster = clusters(5)
+    believed = as_labels(cluster, 0, 1, 2, 2, 0)
+    labels = believed.copy()
+    labels[np.flatnonzero(cluster == 4)[:40]] = 2
+    known = Kind(0, np.flatnonzero(cluster == 4)[40:])
+    assert found_kinds(features, labels, believed, known=[known]) == []
+
+
+@pytest.mark.parametrize(("members", "found"), [(4, 0), (5, 1)])
+def test_few_images_are_no_kind(members: int, found: int) -> None:
+    features, cluster = clusters(5)
+    left = (cluster < 4) | (np.cumsum(cluster == 4) <= members)
+    features, cluster = features[left], cluster[left]
+    labels, believed = as_labels(cluster, 0, 1, 2, 2, 2), as_labels(cluster, 0, 1, 2, 2, 0)
+    assert len(found_kinds(features, labels, believed)) == found
+
+
 def test_a_kind_of_the_class_they_are_said_to_be_of_is_none() -> None:
     features, cluster = clusters(5)  # the fifth is a kind of the first
     believed = as_labels(cluster, 0, 1, 2, 2, 0)
@@ -107,7 +133,7 @@ def test_a_kind_is_judged_by_its_own_gaussian() -> None:
     with one_blas_thread():
         fitter = GaussianFitter(features, fold_of, np.ones(len(cluster), np.float32))
         gaussians = fitter.fit(table, [kind.of for kind in kinds])
-        each, logits = gaussians.of_kinds(features, fold_of), gaussians.logits(features, fold_of)
+        each, logits = gaussians.of_each(features, fold_of), gaussians.logits(features, fold_of)
     assert np.array_equal(logits[:, :2], each[:, :2])
     assert np.array_equal(logits[:, 2], each[:, 2:].max(axis=1))
 

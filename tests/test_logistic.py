@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.data import DEFAULT_FOLDER, DataMissingError, load_stand_in
 from benchmarks.scoring import make_data
-from clipcleaner_plugin import curvature, fitting, logistic, logistic_rows
+from clipcleaner_plugin import coupling, curvature, fitting, logistic, logistic_rows
 from clipcleaner_plugin.fitting import one_blas_thread
 from clipcleaner_plugin.logistic import Logistic, fit_logistic
 from clipcleaner_plugin.noise import draw_noise
@@ -127,6 +127,16 @@ def test_a_pilot_saves_passes() -> None:
     assert probabilities(some, 0, x) == pytest.approx(probabilities(nothing, 0, x), abs=1e-3)
 
 
+def test_classes_that_know_of_each_other_save_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, _, _ = make_data(5000, 100)
+    y, weights = np.arange(5000) % 100, np.ones((1, 5000), dtype=np.float32)
+    together = fit_logistic(x, y, 100, weights, 10, 2e-4, pilot=third(5000))
+    monkeypatch.setattr(coupling, "_MOST_COLUMNS", 0)
+    alone = fit_logistic(x, y, 100, weights, 10, 2e-4, pilot=third(5000))
+    assert together.passes < 0.9 * alone.passes
+    assert probabilities(together, 0, x) == pytest.approx(probabilities(alone, 0, x), abs=1e-3)
+
+
 def test_a_step_moves_no_model_along_what_its_classes_share() -> None:
     x, y, weights = noisy(300, 5)
     found = fit_logistic(x, y, 5, weights, 10, 2e-4, pilot=third(300))
@@ -150,6 +160,7 @@ def test_cores_and_repetition_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(curvature, "_CLASSES", 2)
     monkeypatch.setattr(curvature, "_ROWS_OF_BLOCK", 128)
     monkeypatch.setattr(curvature, "_MOST_LOOKED_AT", 400)
+    monkeypatch.setattr(coupling, "_ROWS_OF_BLOCK", 5)
     x, y, weights = noisy(3000, 7, 64)
     found = []
     for cores in (1, 2, 5):

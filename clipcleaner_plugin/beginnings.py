@@ -1,0 +1,98 @@
+"""Where the search for an explanation of given labels begins: opinions on the true ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from .noise_model import Evidence, NoiseModel
+from .offsets import SUPPOSED_NOISE
+from .zeroshot import log_softmax
+
+TRUST_EXPONENT, _SHARPNESS = 6, 4
+
+
+def joint_opinion(
+    evidence: Evidence, labels: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, float]:
+    """What both opinions hold probable, each trusted by a power of its agreement with the labels.
+
+    Wrong labels that do not depend on the image lower both agreements by the same factor, so that
+    their ratio compares how often the two are *right*; those with a structure mislead the images
+    only. The power turns a clear lead into a decision. Sharpened, since a model of wrong labels is
+    less sure than it should be.
+
+    Returns:
+        (n, K) float32 probabilities, and the trust in language, in [0, 1]
+    """
+    assert evidence.images is not None
+    images = log_softmax(np.float32(_calibrate(evidence.images, labels, weights)) * evidence.images)
+    joint, trust = images, 0.0
+    if evidence.language is not None:
+        language = log_softmax(evidence.language)
+        right = [
+            float(np.average(table.argmax(axis=1) == labels, weights=weights))
+            for table in (language, images)
+        ]
+        best = max(*right, 1e-9)  # divided by it, no power runs out of digits
+        by_language, by_images = ((share / best) ** TRUST_EXPONENT for share in right)
+        trust = by_language / (by_language + by_images) if by_language + by_images else 0.5
+        joint = np.float32(trust) * language + np.float32(1 - trust) * images
+    return np.exp(log_softmax(_SHARPNESS * joint)), trust
+
+
+def _calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    """The scale of logits that explains the given labels best, if a fifth of them is arbitrary."""
+    from scipy.optimize import minimize_scalar
+
+    rows, k = np.arange(len(labels)), logits.shape[1]
+
+    def cost(scale: float) -> float:
+        probs = np.exp(log_softmax(np.float32(scale) * logits)[rows, labels].astype(np.float64))
+        mixed = np.log((1 - SUPPOSED_NOISE) * probs + SUPPOSED_NOISE / k)
+        return -float((weights * mixed).sum())
+
+    found = minimize_scalar(cost, bounds=(0.01, 1), method="bounded", options={"xatol": 0.01})
+    return float(found.x)
+
+
+def start_from(
+    opinion: np.ndarray, labels: np.ndarray, weights: np.ndarray, start: NoiseModel
+) -> NoiseModel:
+    """The confusion of classes that lies in an opinion of the images, (n, K), and their labels."""
+    k = opinion.shape[1]
+    counts = np.zeros((k, k))
+    np.add.at(counts, labels, opinion * weights[:, None])
+    counts = counts.T
+    sizes = counts.sum(axis=1)
+    np.fill_diagonal(counts, 0)
+    confusion = np.maximum(counts - 1.5, 0) / np.maximum(sizes, 1)[:, None]
+    confusion *= np.minimum(1, 0.8 / np.maximum(confusion.sum(axis=1), 1e-9))[:, None]
+    return replace(start, confusion=confusion)
+
+
+def by_labels(opinion: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Probability of each true label by half an opinion's log-odds, if a fifth is arbitrary."""
+    any_label = np.float32(SUPPOSED_NOISE / opinion.shape[1])
+    return _weighted(np.sqrt(opinion), labels, 1 - SUPPOSED_NOISE, any_label)
+
+
+def by_confusion(opinion: np.ndarray, labels: np.ndarray, model: NoiseModel) -> np.ndarray:
+    """Probability of each true label by an opinion and the confusion of classes."""
+    any_label = np.float32(SUPPOSED_NOISE / opinion.shape[1])
+    wrong = model.confusion.T[labels].astype(np.float32) + any_label
+    return _weighted(opinion, labels, model.right[labels], wrong)
+
+
+def _weighted(
+    opinion: np.ndarray,
+    labels: np.ndarray,
+    right: float | np.ndarray,
+    wrong: np.float32 | np.ndarray,
+) -> np.ndarray:
+    """An opinion times how probable it is that a label is right or, for other classes, wrong."""
+    rows = np.arange(len(labels))
+    shares = opinion * wrong
+    shares[rows, labels] = opinion[rows, labels] * right
+    return shares / shares.sum(axis=1, keepdims=True)
