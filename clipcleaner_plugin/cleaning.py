@@ -175,12 +175,14 @@ class _Explanation(NamedTuple):
         fit: how their labels came about
         shares: (n, K) float32, the probability of each true label
         change: how far these are from those that it began with
+        caution: share of the given labels in what the Gaussians were fitted to
     """
 
     gaussians: Gaussians
     fit: Fit
     shares: np.ndarray
     change: float
+    caution: float
 
     @property
     def cost(self) -> float:
@@ -235,12 +237,11 @@ class _Search:
         # Side by side they need three times the memory
         apply = in_order if self.given.size <= _SIDE_BY_SIDE else map
         first = list(apply(lambda beginning: self._once(*beginning), beginnings))
-        tasks = zip(first, (caution for _, _, caution in beginnings), strict=True)
-        believed, *begun = apply(lambda task: self._alternate(*task), tasks)
+        believed, *begun = apply(self._alternate, first)
         better = [f for f in begun if cost(f) < cost(believed) and not self._denies_a_class(f)]
         if better:
             best = min(better, key=cost)
-            if cost(best) < cost(self._alternate(first[0], 0.0)):
+            if cost(best) < cost(self._alternate(first[0]._replace(caution=0.0))):
                 believed = best
         return believed
 
@@ -254,7 +255,7 @@ class _Search:
                 continue
             start = start_model(self.given.shape[1], GAUSSIAN_SCALE)
             start = start_from(shares, self.labels, self.weights, start)
-            other = self._alternate(self._once(shares, start, 0.0), 0.0, _ROUNDS_FROM_AFAR)
+            other = self._alternate(self._once(shares, start, 0.0), _ROUNDS_FROM_AFAR)
             if self.is_better(other, found):
                 found = other
         return found
@@ -273,7 +274,7 @@ class _Search:
             if not more:
                 break
             kinds += more
-            found = self._once(found.shares, spread(found.fit.model), 0.0, kinds)
+            found = self._once(found.shares, spread(found.fit.model), found.caution, kinds)
         return found
 
     def is_better(self, other: _Explanation, found: _Explanation) -> bool:
@@ -293,16 +294,14 @@ class _Search:
         evidence = Evidence(gaussians.logits(self.features, self.fold_of), self.language)
         fit = fit_noise_model(evidence, self.labels, self.weights, model)
         posterior = _posterior(fit.model, evidence, self.labels)
-        return _Explanation(gaussians, fit, posterior, _distance(posterior, shares))
+        return _Explanation(gaussians, fit, posterior, _distance(posterior, shares), caution)
 
-    def _alternate(
-        self, found: _Explanation, caution: float, rounds: int = _ROUNDS
-    ) -> _Explanation:
+    def _alternate(self, found: _Explanation, rounds: int = _ROUNDS) -> _Explanation:
         """Goes on until little changes."""
         for _ in range(rounds - 1):
             if found.change < _ENOUGH:
                 break
-            found = self._once(found.shares, spread(found.fit.model), caution)
+            found = self._once(found.shares, spread(found.fit.model), found.caution)
         return found
 
     def _denies_a_class(self, found: _Explanation) -> bool:
