@@ -247,15 +247,16 @@ class _Search:
 
     def give_back_places(self, found: _Explanation) -> _Explanation:
         """Explains the labels from where displaced classes have their places, if that is better."""
-        judged = self.fold_of >= 0
+        start = start_model(self.given.shape[1], GAUSSIAN_SCALE)
         for lead in LEADS:
             looks = found.gaussians.logits(self.features, self.fold_of)
-            shares = with_places(looks, self.labels, self.weights, found.shares, judged, lead)
+            shares = with_places(
+                looks, self.labels, self.weights, found.shares, self.fold_of >= 0, lead
+            )
             if shares is None:
                 continue
-            start = start_model(self.given.shape[1], GAUSSIAN_SCALE)
-            start = start_from(shares, self.labels, self.weights, start)
-            other = self._alternate(self._once(shares, start, 0.0), _ROUNDS_FROM_AFAR)
+            model = start_from(shares, self.labels, self.weights, start)
+            other = self._alternate(self._once(shares, model, 0.0), _ROUNDS_FROM_AFAR)
             if self.is_better(other, found):
                 found = other
         return found

@@ -22,8 +22,8 @@ _ROWS_OF_BLOCK, _CLASSES = 4096, 8  # at a time
 class Curvature:
     """An approximate Hessian of a mean loss and its penalty, one block a class, inverted.
 
-    Classes are taken to be independent of each other, which is what makes it cheap, but along the
-    few directions along which rows are longest.
+    Classes are taken to be independent of each other, which is what makes it cheap, except along
+    the few directions along which rows are longest.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ def with_places(
     Returns:
         (n, K) float32 shares to explain the labels from anew, or None where no class is displaced
     """
-    k = looks.shape[1]
+    k, of_class = looks.shape[1], np.eye(looks.shape[1], dtype=np.float32)
     place = np.where(judged, looks.argmax(axis=1), -1)
     pairs = place[judged] * k + labels[judged]
     counts = np.bincount(pairs, weights[judged], minlength=k * k).reshape(k, k)
@@ -57,6 +57,6 @@ def with_places(
         if np.count_nonzero(kept) < _LEAST_OWN:
             continue
         changed = shares.copy() if changed is None else changed
-        changed[(place == own) | (place == leader)] = np.eye(k, dtype=np.float32)[leader]
-        changed[kept] = np.eye(k, dtype=np.float32)[own]
+        changed[(place == own) | (place == leader)] = of_class[leader]
+        changed[kept] = of_class[own]
     return changed

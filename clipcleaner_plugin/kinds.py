@@ -72,11 +72,12 @@ def find_kinds(
         return fitter.fit(split(shares, tried), [kind.of for kind in tried], bias=_BIAS)
 
     gaussians = looks_with([kind for kind, _ in groups])
-    of_class = np.array([*range(k), *(kind.of for kind in known)])
-    apart = []
-    for column, (kind, taken_for) in enumerate(groups, start=len(of_class)):
+    apart, first = [], k + len(known)
+    for column, (kind, taken_for) in enumerate(groups, start=first):
         table = gaussians.of_each(features[kind.members], fold_of[kind.members])
-        rivals = np.flatnonzero((of_class != kind.of) | (np.arange(len(of_class)) < k))
+        # Known kinds of its own class are no rivals: it may be one of them
+        of_others = (place for place, other in enumerate(known, start=k) if other.of != kind.of)
+        rivals = [*range(k), *of_others]
         odds = model.images_scale * (table[:, column] - table[:, rivals].max(axis=1))
         if language is not None:
             by_name = language[kind.members, kind.of] - language[kind.members, taken_for]
@@ -89,7 +90,7 @@ def find_kinds(
     nearest[fold_of < 0] = -1
     return [
         kind
-        for column, kind in enumerate(apart, start=len(of_class))
+        for column, kind in enumerate(apart, start=first)
         if _leads(kind.of, labels[nearest == column], weights[nearest == column])
     ]
 
