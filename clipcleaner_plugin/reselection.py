@@ -80,7 +80,14 @@ class StoredEvidence:
             thetas.theta_gmm,
             thetas.theta_cons,
         )
-        found = verdicts(self._labels, self._suggested, self._score, selected, thetas.theta_score)
+        found = verdicts(
+            self._evidence,
+            self._labels,
+            self._suggested,
+            self._score,
+            selected,
+            thetas.theta_score,
+        )
         found[self._vouched_for] = "clean"  # by a reviewer, whatever the evidence
         return found
 

@@ -119,6 +119,7 @@ def select_with(
 
 
 def verdicts(
+    evidence: Mapping[str, np.ndarray],
     labels: np.ndarray,
     suggested_label: np.ndarray,
     clean_score: np.ndarray,
@@ -129,9 +130,11 @@ def verdicts(
 
     ``mislabeled``: the score is below ``theta_score`` and another label is suggested.
     ``clean``: in the paper's selection. ``uncertain``: both of these or neither.
-    ``unscorable``: no score.
+    ``unscorable``: no score. Without class names, both are ``mislabeled``: the selection is then by
+    a classifier alone that has seen the given label, and repeats a wrong one that it has learned.
 
     Args:
+        evidence: as for :func:`select_paper`
         labels: (N,) int array, the given labels
         suggested_label: (N,) int array, -1 where none
         clean_score: (N,) float array in [0, 1], NaN where unscorable
@@ -146,7 +149,8 @@ def verdicts(
     mislabeled = scored & (clean_score < np.float32(theta_score)) & (suggested_label != labels)
     verdict = np.full(len(labels), "uncertain", dtype="<U10")
     verdict[selected & ~mislabeled] = "clean"
-    verdict[mislabeled & ~selected] = "mislabeled"
+    by_names = np.isfinite(evidence["zeroshot_loss"])
+    verdict[mislabeled & ~(selected & by_names)] = "mislabeled"
     verdict[~scored] = "unscorable"
     return verdict
 

@@ -194,7 +194,7 @@ def score_opinions(
     foreign = foreign_probability(fused.clarity, fused.likelihood, inputs.num_classes)
     return LabelScores(
         clean_score=score,
-        verdict=rules.verdicts(inputs.labels, suggestion, score, selected),
+        verdict=rules.verdicts(evidence, inputs.labels, suggestion, score, selected),
         suggested_label=suggestion,
         suggested_confidence=column(fused.confidence, np.nan),
         selected=selected,

@@ -195,10 +195,17 @@ def test_nothing_in_nothing_out() -> None:
     ],
 )
 def test_verdicts(score: float, suggested: int, selected: bool, verdict: str) -> None:
-    found = verdicts(
-        np.array([1]), np.array([suggested]), np.array([score], np.float32), np.array([selected])
-    )
-    assert found.tolist() == [verdict]
+    for named in (0.5, np.nan):
+        evidence = {"zeroshot_loss": np.array([named], np.float32)}
+        found = verdicts(
+            evidence,
+            np.array([1]),
+            np.array([suggested]),
+            np.array([score], np.float32),
+            np.array([selected]),
+        )
+        both = score < 0.5 and suggested == 2 and selected
+        assert found.tolist() == ["mislabeled" if both and np.isnan(named) else verdict]
 
 
 def test_noise_rate_is_wilsons() -> None:

@@ -90,7 +90,9 @@ def test_planted_errors_are_found_and_their_true_labels_suggested(
 def test_parts_belong_together(noisy: np.ndarray, scores: LabelScores) -> None:
     assert np.array_equal(
         scores.verdict,
-        verdicts(noisy, scores.suggested_label, scores.clean_score, scores.selected),
+        verdicts(
+            scores.evidence, noisy, scores.suggested_label, scores.clean_score, scores.selected
+        ),
     )
     agrees = scores.suggested_label == noisy
     assert np.array_equal(scores.evidence["margin"] > 0, agrees)

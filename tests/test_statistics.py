@@ -201,7 +201,7 @@ def test_a_preview_is_what_the_rules_say_and_what_reselect_does(
     }
     selected = select_paper(evidence, labels, 3, *thetas[:2], seed=results.config.seed)
     score = np.array([row["score"] for row in samples], dtype=np.float32)
-    expected = verdicts(labels, suggested, score, selected, thetas[2])
+    expected = verdicts(evidence, labels, suggested, score, selected, thetas[2])
     vouched = [
         row["review"] in ("confirmed", "relabeled") and row["verdict"] == "clean" for row in samples
     ]
