@@ -16,6 +16,7 @@ from .kinds import Kind, find_kinds, split
 from .noise_fit import LEAST_KEPT, Fit, fit_noise_model, spread, start_model
 from .noise_model import Evidence, NoiseModel
 from .offsets import fit_offsets, gain_of
+from .refuges import find_refuges
 
 GAUSSIAN_SCALE = 0.2  # densities in hundreds of dimensions are far too sure of themselves
 _ROUNDS, _ROUNDS_FROM_AFAR, _ROUNDS_OF_KINDS = 4, 12, 2
@@ -164,7 +165,9 @@ def clean_labels(
             if search.is_better(other, found):
                 search, found, offsets = with_offsets, other, fitted
     found = search.tell_kinds(search.give_back_places(found))
-    return Cleaning(found.gaussians, found.fit.model, offsets)
+    model = found.fit.model
+    refuge = find_refuges(images, labels, fold_of >= 0, found.shares, model.scattered)
+    return Cleaning(found.gaussians, replace(model, refuge=refuge), offsets)
 
 
 class _Explanation(NamedTuple):

@@ -164,7 +164,7 @@ def fuse(opinions: Opinions, block: slice, fusion: Fusion) -> Fused:
         np.where(wrong, best, 1 - doubt).astype(np.float32),
         judged.support.astype(np.float32),
         judged.clarity,
-        joint.astype(np.float32),
+        judged.unscattered.astype(np.float32),
         *language,
         *images,
     )

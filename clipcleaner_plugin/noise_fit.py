@@ -23,6 +23,7 @@ from .zeroshot import log_softmax
 # column of the confusion may not take all the labels of a class: it would not exist.
 LEAST_CONFUSED, LEAST_KEPT = 3.0, 0.02
 _MOST_CONFUSED = 0.8  # of a class, so that a share of right labels is left
+_BY_CHANCE = 3.0  # standard deviations of a number of wrong labels (Poisson)
 _ROUNDS, _STEPS, _COUNTS = 4, 10, 4
 _ENOUGH = 1e-4  # gain in log-likelihood a sample at which a fit ends
 _RESOLUTION = 1e-8  # relative gain below which sums of float32 only round
@@ -41,7 +42,7 @@ class Fit:
         model: the model
         surprise: its negative log-likelihood
         price: what its pairs of classes cost (BIC): half the logarithm of the size of a class for
-            the rate, the logarithm of K for the partner
+            the rate, the logarithm of K for the partner; and its scattered classes, the rate alone
     """
 
     model: NoiseModel
@@ -56,8 +57,9 @@ def start_model(num_classes: int, images_scale: float) -> NoiseModel:
         num_classes: K >= 2
         images_scale: about what the logits of the images need to be calibrated
     """
-    nothing = np.zeros((num_classes, num_classes))
-    return spread(NoiseModel(images_scale, 0.1, 0.1, 0.05, 0.0, nothing), 2)
+    none = np.zeros(num_classes)
+    model = NoiseModel(images_scale, 0.1, 0.1, 0.05, 0.0, np.diag(none), none, none > 0)
+    return spread(model, 2)
 
 
 def spread(model: NoiseModel, strength: float = 1) -> NoiseModel:
@@ -100,7 +102,7 @@ def fit_noise_model(
         model = replace(model, clarities=_quantiles(clarity(logits), weights))
         ambiguity = model.ambiguity(logits)
         del logits
-        surprise = Surprise(evidence, labels, weights, model.confusion, ambiguity)
+        surprise = Surprise(evidence, labels, weights, model.mistaken, ambiguity)
         # First the scales alone: to take most labels for noise would explain any opinion
         model = _fit_shared(model, prior, least, surprise, chances_too=turn > 0)
         model, likelihood = _fit_chances(model, evidence, labels, weights)
@@ -108,9 +110,9 @@ def fit_noise_model(
             break
         before = likelihood
     k = len(model.confusion)
-    pairs = np.count_nonzero(model.confusion)
-    price = np.log(k) + 0.5 * np.log(max(weights.sum() / k, 1.0))
-    return Fit(model, -likelihood, pairs * price)
+    rate = 0.5 * np.log(max(weights.sum() / k, 1.0))
+    pairs, rows = np.count_nonzero(model.confusion), np.count_nonzero(model.scattered)
+    return Fit(model, -likelihood, pairs * (np.log(k) + rate) + rows * rate)
 
 
 def _fit_shared(
@@ -170,16 +172,17 @@ def _fit_chances(
     ambiguity = model.ambiguity(logits).astype(np.float64)
     nearby = lookalikes(logits)[rows, labels].astype(np.float64)
     del logits
-    mistaken, seen = ambiguity * nearby, (1 - ambiguity) * plain
+    unseen, seen = ambiguity * nearby, (1 - ambiguity) * plain
     total_weight = float(weights.sum())
     class_weight = np.bincount(labels, weights, minlength=k)
     of_label = class_weight / np.maximum(np.bincount(labels, minlength=k), 1)
+    least_kept = np.maximum(LEAST_CONFUSED * of_label, LEAST_KEPT * class_weight)
     likelihood = 0.0
     for _ in range(_COUNTS):
         right = plain * model.right[labels]
-        confused = sharp * model.confusion.T[labels].astype(np.float32)
+        confused = sharp * model.mistaken.T[labels].astype(np.float32)
         uniform, lookalike = model.uniform / k, model.lookalike * nearby
-        careless = model.careless * (mistaken + seen)
+        careless = model.careless * (unseen + seen)
         total = right + uniform + confused.sum(axis=1, dtype=np.float64) + lookalike + careless
         total = np.maximum(total, SMALLEST)
         likelihood = float((weights * np.log(total)).sum())
@@ -188,22 +191,52 @@ def _fit_chances(
         sizes = (sharp * ((total - confused.sum(axis=1)) * share)[:, None].astype(np.float32)).sum(
             axis=0, dtype=np.float64
         ) + counts.sum(axis=1)
-        counts = np.maximum(counts - LEAST_CONFUSED * of_label, 0)
-        np.fill_diagonal(counts, 0)
         kept = np.bincount(labels, (right + model.careless * seen) * share, minlength=k)
-        counts[:, kept < np.maximum(LEAST_CONFUSED * of_label, LEAST_KEPT * class_weight)] = 0
-        confusion = counts / np.maximum(sizes, 1)[:, None]
-        confusion *= np.minimum(1, _MOST_CONFUSED / np.maximum(confusion.sum(axis=1), 1e-9))[
-            :, None
-        ]
+        counts[:, kept < least_kept] = 0
+        any_label = uniform * (share.astype(np.float32) @ sharp)
+        confusion, scattered = _habits(model, counts, any_label, sizes, of_label)
         model = replace(
             model,
             uniform=max(((uniform * share).sum() + _IN_ADVANCE) / total_weight, 1e-4),
             lookalike=max((lookalike * share).sum() / total_weight, 1e-5),
             careless=float((careless * share).sum()) / total_weight,
             confusion=confusion,
+            scattered=scattered,
         )
     return model, likelihood
+
+
+def _habits(
+    model: NoiseModel,
+    counts: np.ndarray,
+    any_label: np.ndarray,
+    sizes: np.ndarray,
+    of_label: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chances of each class to be labeled as one other, and as any, where there is more to it.
+
+    Args:
+        model: which the counts are by
+        counts: (K, K) samples of each class by their label, by its chance to be mistaken for that
+        any_label: (K,) samples of each class by the chance that all classes share
+        sizes: (K,) samples of each class
+        of_label: (K,) how many samples one with each label stands for
+
+    Returns:
+        (K, K) and (K,)
+    """
+    one_other = model.confusion / np.maximum(model.mistaken, SMALLEST)
+    any_label = any_label + (counts * (1 - one_other)).sum(axis=1)
+    shared = model.uniform * sizes
+    each = sizes.sum() / (sizes / np.maximum(of_label, 1)).sum()
+    by_chance = LEAST_CONFUSED * each + _BY_CHANCE * np.sqrt(shared * each)
+    excess = any_label - shared
+    scattered = np.where(excess > by_chance, excess, 0) / np.maximum(sizes, 1)
+    confusion = np.maximum(counts * one_other - LEAST_CONFUSED * of_label, 0)
+    np.fill_diagonal(confusion, 0)
+    confusion /= np.maximum(sizes, 1)[:, None]
+    most = _MOST_CONFUSED / np.maximum(confusion.sum(axis=1) + scattered, 1e-9)
+    return confusion * np.minimum(1, most)[:, None], scattered * np.minimum(1, most)
 
 
 def _quantiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -44,6 +44,7 @@ class NoiseModel:
 
     - right, ``y = k``, where nothing of the following happened;
     - any label, with the chance ``uniform``;
+    - any other label, with the chance ``scattered[k]``, if class ``k`` loses more than the others;
     - the label that class ``k`` is taken for, with the chance ``confusion[k, y]``;
     - a label that suits the image next to the best, with the chance ``lookalike`` times the rank
       of the image by ambiguity: 0 for the clearest of all, 1 for the least clear.
@@ -57,7 +58,9 @@ class NoiseModel:
         uniform: in [0, 1]
         lookalike: in [0, 1]
         careless: in [0, 1]
-        confusion: (K, K) float64 >= 0 with zeros on the diagonal; rows sum to at most 0.8
+        confusion: (K, K) float64 >= 0 with zeros on the diagonal
+        scattered: (K,) float64 >= 0; with a row of the confusion, at most 0.8 in sum
+        refuge: (K,) bool, classes that images of none are taken for
         clarities: (Q,) float64, quantiles of how clear images are, ascending; by the fit
     """
 
@@ -67,12 +70,24 @@ class NoiseModel:
     lookalike: float
     careless: float
     confusion: np.ndarray
+    scattered: np.ndarray
+    refuge: np.ndarray
     clarities: np.ndarray = field(default_factory=lambda: np.zeros(1))
+
+    @property
+    def mistaken(self) -> np.ndarray:
+        """(K, K) float64 chance that a class gets the label of another, but for look-alikes and
+        what is uniform; zeros on the diagonal."""
+        k = len(self.confusion)
+        chances = self.confusion + self.scattered[:, None] / (k - 1)
+        np.fill_diagonal(chances, 0)
+        return chances
 
     @property
     def right(self) -> np.ndarray:
         """(K,) chance that a label of each true class is right, where no look-alike is at hand."""
-        wrong = self.uniform + self.lookalike + self.careless + self.confusion.sum(axis=1)
+        habits = self.confusion.sum(axis=1) + self.scattered
+        wrong = self.uniform + self.lookalike + self.careless + habits
         return np.maximum(1 - wrong, LEAST_RIGHT)
 
     def ambiguity(self, logits: np.ndarray) -> np.ndarray:
@@ -113,7 +128,7 @@ class NoiseModel:
         nearby = lookalikes(logits)
         ambiguity = self.ambiguity(logits)
         right = plain * (self.right[labels] + self.careless * (1 - ambiguity))
-        others = sharp * (self.confusion.T[labels].astype(np.float32) + self.uniform / k)
+        others = sharp * (self.mistaken.T[labels].astype(np.float32) + self.uniform / k)
         remaining = sharp.copy()
         remaining[rows, labels] = 0
         remaining /= np.maximum(remaining.sum(axis=1, keepdims=True), SMALLEST)
@@ -123,9 +138,12 @@ class NoiseModel:
         right += others[rows, labels]
         others[rows, labels] = 0
         wrong = others.sum(axis=1, dtype=np.float64)
-        clarity = sharp.max(axis=1)
+        clarity = sharp.max(axis=1, where=~self.refuge, initial=0)
         right, wrong = np.maximum(right, SMALLEST), np.maximum(wrong, SMALLEST)
-        return Judgement(right, wrong, others, plain, clarity)
+        scattered = sharp @ self.scattered.astype(np.float32)
+        scattered -= sharp[rows, labels] * self.scattered[labels]
+        kept = right + wrong + plain * self.scattered[labels] - scattered / (k - 1)
+        return Judgement(right, wrong, others, plain, clarity, kept)
 
 
 @dataclass(frozen=True)
@@ -137,7 +155,8 @@ class Judgement:
         wrong: (n,) joint probability of the given label and that it is wrong
         others: (n, K) the same for each other true label; zero at the given one
         support: (n,) probability of the given label before noise is thought of
-        clarity: (n,) the same of the most probable label
+        clarity: (n,) the same of the most probable label, but for refuges
+        unscattered: (n,) probability of the given label, if no class had scattered ones
     """
 
     right: np.ndarray
@@ -145,6 +164,7 @@ class Judgement:
     others: np.ndarray
     support: np.ndarray
     clarity: np.ndarray
+    unscattered: np.ndarray
 
     @property
     def log_odds(self) -> np.ndarray:

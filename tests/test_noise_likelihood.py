@@ -86,13 +86,16 @@ def test_value_and_gradient(
 def test_it_is_the_likelihood_of_the_model(case: dict[str, np.ndarray]) -> None:
     """What a model judges possible sums, over right and wrong, to what is measured here."""
     evidence = Evidence(case["images"], None)
-    model = NoiseModel(0.3, 1.0, 0.1, 0.1, 0.05, case["confusion"], np.linspace(0, 1, 9))
+    scattered = np.linspace(0, 0.1, K)
+    model = NoiseModel(
+        0.3, 1.0, 0.1, 0.1, 0.05, case["confusion"], scattered, scattered > 1, np.linspace(0, 1, 9)
+    )
     judged = model.judge(evidence, case["labels"])
     likelihood = np.log(judged.right.astype(np.float64) + judged.wrong) @ case["weights"]
     ambiguity = model.ambiguity(model.logits(evidence))
     with one_blas_thread():
         value, by_scales, _ = Surprise(
-            evidence, case["labels"], case["weights"], case["confusion"], ambiguity
+            evidence, case["labels"], case["weights"], model.mistaken, ambiguity
         )(0.3, 1.0, np.array([0.1, 0.1, 0.05]))
     assert value == pytest.approx(-likelihood, rel=1e-5)
     assert by_scales[1] == 0, "there is no language"

@@ -22,7 +22,9 @@ def softmax(row: list[float]) -> np.ndarray:
 def model_of(k: int, **changes: object) -> NoiseModel:
     values = {
         "images_scale": 1.0, "language_scale": 1.0, "uniform": 0.1, "lookalike": 0.0,
-        "careless": 0.0, "confusion": np.zeros((k, k)), "clarities": np.linspace(0, 5, 11),
+        "careless": 0.0, "confusion": np.zeros((k, k)), "scattered": np.zeros(k),
+        "refuge": np.zeros(k, dtype=bool),
+        "clarities": np.linspace(0, 5, 11),
     }  # fmt: skip
     return NoiseModel(**(values | changes))  # type: ignore[arg-type]
 
@@ -31,8 +33,9 @@ def test_a_label_is_judged_as_by_hand() -> None:
     confusion = np.zeros((3, 3))
     confusion[0, 1] = 0.3
     model = model_of(
-        3, images_scale=2.0, language_scale=0.5, lookalike=0.06, careless=0.2, confusion=confusion
-    )
+        3, images_scale=2.0, language_scale=0.5, lookalike=0.06, careless=0.2, confusion=confusion,
+        scattered=np.array([0.08, 0.04, 0.0]),
+    )  # fmt: skip
     images, language = [1.0, 0.0, -1.0], [0.0, 2.0, -2.0]
     evidence = Evidence(np.array([images], np.float32), np.array([language], np.float32))
     judged = model.judge(evidence, np.array([1]))
@@ -44,21 +47,27 @@ def test_a_label_is_judged_as_by_hand() -> None:
     # Of the given clarities, 0 to 5 in steps of a half, 1 (2 - 1) is the third: 2 of 10 are less
     # clear, and no image may be less than exp(-.2) as ambiguous as one a unit less clear
     ambiguous = max(0.8, np.exp(-0.2 * 1.0))
-    right = plain * (1 - 0.1 - 0.06 - 0.2 * ambiguous) + 0.1 / 3 * p[1]
+    right = plain * (1 - 0.1 - 0.06 - 0.04 - 0.2 * ambiguous) + 0.1 / 3 * p[1]
     by_lookalike = (0.06 + 0.2 * ambiguous) * nearby * np.array([p[0], 0, p[2]]) / (p[0] + p[2])
-    others = np.array([p[0] * (0.3 + 0.1 / 3), 0, p[2] * 0.1 / 3]) + by_lookalike
+    others = np.array([p[0] * (0.3 + 0.1 / 3 + 0.08 / 2), 0, p[2] * 0.1 / 3]) + by_lookalike
+    unscattered = right + 0.04 * plain + others.sum() - p[0] * 0.08 / 2
     assert judged.support == pytest.approx([plain], rel=1e-5)
     assert judged.right == pytest.approx([right], rel=1e-5)
     assert judged.others[0] == pytest.approx(others, rel=1e-5)
     assert judged.log_odds == pytest.approx([np.log(right / others.sum())], rel=1e-5)
     assert judged.best_other.tolist() == [0]
+    assert judged.unscattered == pytest.approx([unscattered], rel=1e-5)
+    assert judged.clarity == pytest.approx([p[0]], rel=1e-5)
+    refuge = replace(model, refuge=np.array([True, False, False])).judge(evidence, np.array([1]))
+    assert refuge.clarity == pytest.approx([p[1]], rel=1e-5)
 
 
 @given(st.integers(2, 6), st.integers(0, 1000))
 def test_the_chances_of_all_labels_sum_to_one(k: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     row = random.normal(0, 3, (1, k)).astype(np.float32)
-    model = model_of(k, uniform=0.2, lookalike=0.1, careless=0.3)
+    scattered = np.full(k, random.uniform(0, 0.3))
+    model = model_of(k, uniform=0.2, lookalike=0.1, careless=0.3, scattered=scattered)
     judged = model.judge(Evidence(np.repeat(row, k, axis=0), None), np.arange(k))
     assert np.sum(judged.right + judged.wrong) == pytest.approx(1, abs=1e-5)
 
@@ -73,7 +82,10 @@ def test_more_support_for_a_label_never_lowers_its_odds(
     better[0, 2] += step
     confusion = random.uniform(0, 0.1, (4, 4))
     np.fill_diagonal(confusion, 0)
-    model = model_of(4, uniform=uniform, careless=careless, confusion=confusion)
+    scattered = random.uniform(0, 0.1, 4)
+    model = model_of(
+        4, uniform=uniform, careless=careless, confusion=confusion, scattered=scattered
+    )
     odds = [model.judge(Evidence(x, None), np.array([2])).log_odds[0] for x in (logits, better)]
     assert odds[1] >= odds[0] - 1e-5
 
@@ -94,13 +106,13 @@ def noisy_labels(
     return Evidence(logits.astype(np.float32) * 4, None), truth, labels
 
 
-def fit(evidence: Evidence, labels: np.ndarray, k: int) -> NoiseModel:
+def fit(evidence: Evidence, labels: np.ndarray, k: int, weight: int = 1) -> NoiseModel:
     """Fits again and again from what was found, as the cleaning does: a fit ends early."""
     model = start_model(k, 0.3)
     with one_blas_thread():
         for _ in range(4):
-            ones = np.ones(len(labels), np.float32)
-            model = fit_noise_model(evidence, labels, ones, spread(model)).model
+            weights = np.full(len(labels), weight, np.float32)
+            model = fit_noise_model(evidence, labels, weights, spread(model)).model
     return model
 
 
@@ -110,8 +122,24 @@ def test_uniform_noise_is_measured_and_the_scale_calibrated(uniform: float) -> N
     model = fit(evidence, labels, 8)
     assert model.uniform + model.lookalike == pytest.approx(uniform, abs=0.03)
     assert model.images_scale == pytest.approx(0.25, rel=0.25)  # logits were multiplied by 4
+    assert model.scattered.max() < 0.02, "no class loses more than the others"
     doubt = model.judge(evidence, labels).doubt
     assert doubt.mean() == pytest.approx(np.mean(labels != truth), abs=0.015)
+
+
+@pytest.mark.parametrize("weight", [1, 4])
+def test_a_class_that_lost_its_labels_to_all_others_is_found(weight: int) -> None:
+    evidence, truth, labels = noisy_labels(40, 4000, 0.05, 0)
+    random = np.random.default_rng(2)
+    lost = (truth == 3) & (random.random(4000) < 0.7)
+    labels[lost] = (3 + random.integers(1, 40, lost.sum())) % 40
+    model = fit(evidence, labels, 40, weight)
+    assert 0.4 < model.scattered[3] < 0.8  # a hundred images, of which some are hard
+    assert np.delete(model.scattered, 3).max() < 0.02
+    assert model.uniform + model.lookalike == pytest.approx(0.05, abs=0.03)
+    assert model.judge(evidence, labels).doubt.mean() == pytest.approx(
+        np.mean(labels != truth), abs=0.015
+    )
 
 
 def test_pair_flips_are_found_in_the_confusion() -> None:

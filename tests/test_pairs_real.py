@@ -1,4 +1,4 @@
-"""Pair flips on CLIP's own features: in all classes, in a few of many, and of few samples."""
+"""Noise with a structure on CLIP's own features."""
 
 from __future__ import annotations
 
@@ -42,6 +42,15 @@ def test_what_the_looks_have_learned_of_wrong_labels_is_no_second_opinion(
     task = make_task(load_caltech(shared_data), "no class names", "pair flips 30 %", 0)
     found = score_labels(task.features, task.given, task.texts, num_classes=task.num_classes)
     assert np.mean(found.selected[task.wrong]) > 0.2
+    flagged = found.verdict == "mislabeled"
+    assert np.mean(flagged[task.wrong]) > 0.95
+    assert np.mean(task.wrong[flagged]) > 0.95
+
+
+def test_classes_that_lost_most_labels_to_all_others_are_found(shared_data: Path) -> None:
+    """One of them is an eighth of the set, so that a single rate for all classes would not do."""
+    task = make_task(load_caltech(shared_data), "as it is", "scattered classes 80 %", 1)
+    found = score_labels(task.features, task.given, task.texts, num_classes=task.num_classes)
     flagged = found.verdict == "mislabeled"
     assert np.mean(flagged[task.wrong]) > 0.95
     assert np.mean(task.wrong[flagged]) > 0.95

@@ -1,0 +1,44 @@
+"""Classes that images of no class are taken for, told from classes that lost their labels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_SURE = 2.0  # standard deviations of a difference of two shares
+
+
+def find_refuges(
+    looks: np.ndarray,
+    labels: np.ndarray,
+    judged: np.ndarray,
+    shares: np.ndarray,
+    scattered: np.ndarray,
+) -> np.ndarray:
+    """Finds classes whose scattered labels are of images that do not look like them.
+
+    Images that belong to none of the classes have labels of all. Once some of them are taken for
+    one class, it looks a little more like them, and so draws the others. In the end this seems to
+    be a class most of whose labels were scattered. But before any label was doubted, they looked
+    less like that class than the images with its label do, out of fold alike; what a class has
+    lost does look like it.
+
+    Args:
+        looks: (n, K) float32 logits of the images, by models of the given labels
+        labels: (n,) int in [0, K)
+        judged: (n,) bool, whether the logits say anything
+        shares: (n, K) float32, the probability of each true label
+        scattered: (K,) share of each class's labels that are scattered
+
+    Returns:
+        (K,) bool
+    """
+    found = np.zeros(looks.shape[1], dtype=bool)
+    first, best = looks.argmax(axis=1), shares.argmax(axis=1)
+    for label in np.flatnonzero(scattered).tolist():
+        own = first[judged & (labels == label)] == label
+        taken = first[judged & (labels != label) & (best == label)] == label
+        if len(own) and len(taken):
+            both = (own.sum() + taken.sum()) / (len(own) + len(taken))
+            deviation = np.sqrt(both * (1 - both) * (1 / len(own) + 1 / len(taken)))
+            found[label] = own.mean() - taken.mean() > _SURE * deviation
+    return found

@@ -1,0 +1,59 @@
+"""Classes that images of no class are taken for, by hand and among clusters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from clipcleaner_plugin import cleaning
+from clipcleaner_plugin.refuges import find_refuges
+from clipcleaner_plugin.scoring import score_labels
+
+K = 3
+
+
+def refuges(own: int, taken: int, *, scattered: float = 0.5, judged: bool = True) -> list[int]:
+    """Of 20 images labeled 1 and 20 that are taken for it, so many look like it at first."""
+    labels = np.repeat([1, 0], 20)
+    looks = np.zeros((40, K), dtype=np.float32)
+    looks[:, 2] = 1
+    looks[[*range(own), *range(20, 20 + taken)], 1] = 2
+    shares = np.tile(np.array([0.1, 0.8, 0.1], np.float32), (40, 1))
+    found = find_refuges(
+        looks, labels, np.full(40, judged), shares, np.array([0.0, scattered, 0.0])
+    )
+    return np.flatnonzero(found).tolist()
+
+
+def test_what_a_class_has_lost_looks_like_it_from_the_first() -> None:
+    assert refuges(16, 16) == refuges(16, 20) == []
+    # 16 and 10 of 20: a difference of .3, with a deviation of sqrt(.65 * .35 / 10) = .151
+    assert refuges(16, 10) == []
+    assert refuges(16, 9) == [1]
+
+
+def test_where_nothing_is_scattered_or_judged_there_is_no_refuge() -> None:
+    assert refuges(16, 0) == [1]
+    assert refuges(16, 0, scattered=0.0) == []
+    assert refuges(16, 0, judged=False) == []
+
+
+@pytest.mark.parametrize(("d", "k", "strange", "of_each"), [(32, 10, 6, 20), (128, 20, 40, 5)])
+def test_strangers_are_told_from_what_a_class_has_lost(
+    d: int, k: int, strange: int, of_each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clear classes, and images of others with any label: one class draws nearly all of these."""
+    random = np.random.default_rng(1)
+    centres = random.standard_normal((k + strange, d))
+    truth = np.repeat(np.arange(k + strange), [*[40] * k, *[of_each] * strange])
+    features = centres[truth] + 0.5 * random.standard_normal((len(truth), d))
+    foreign = truth >= k
+    labels = np.where(foreign, random.integers(0, k, len(truth)), truth)
+
+    def found() -> np.ndarray:
+        return score_labels(features, labels).open_set
+
+    assert np.mean(found()[foreign]) > 0.75
+    assert np.mean(found()[~foreign]) < 0.02
+    monkeypatch.setattr(cleaning, "find_refuges", lambda *_: np.zeros(k, dtype=bool))
+    assert np.mean(found()[foreign]) < 0.1
