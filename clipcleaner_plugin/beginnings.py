@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from .noise_fit import sum_by_label
 from .noise_model import Evidence, NoiseModel
 from .offsets import SUPPOSED_NOISE
 from .zeroshot import log_softmax
@@ -14,7 +15,7 @@ TRUST_EXPONENT, _SHARPNESS = 6, 4
 
 
 def joint_opinion(
-    evidence: Evidence, labels: np.ndarray, weights: np.ndarray
+    evidence: Evidence, labels: np.ndarray, weights: np.ndarray, judged: np.ndarray
 ) -> tuple[np.ndarray, float]:
     """What both opinions hold probable, each trusted by a power of its agreement with the labels.
 
@@ -22,6 +23,12 @@ def joint_opinion(
     their ratio compares how often the two are *right*; those with a structure mislead the images
     only. The power turns a clear lead into a decision. Sharpened, since a model of wrong labels is
     less sure than it should be.
+
+    Args:
+        evidence: of n samples
+        labels: (n,) int in [0, K)
+        weights: (n,) float32 > 0, how many samples each row stands for
+        judged: (n,) bool, whether the images say anything; by the others no opinion is measured
 
     Returns:
         (n, K) float32 probabilities, and the trust in language, in [0, 1]
@@ -32,7 +39,7 @@ def joint_opinion(
     if evidence.language is not None:
         language = log_softmax(evidence.language)
         right = [
-            float(np.average(table.argmax(axis=1) == labels, weights=weights))
+            float(np.average((table.argmax(axis=1) == labels)[judged], weights=weights[judged]))
             for table in (language, images)
         ]
         best = max(*right, 1e-9)  # divided by it, no power runs out of digits
@@ -62,12 +69,11 @@ def start_from(
 ) -> NoiseModel:
     """The confusion of classes that lies in an opinion of the images, (n, K), and their labels."""
     k = opinion.shape[1]
-    counts = np.zeros((k, k))
-    np.add.at(counts, labels, opinion * weights[:, None])
-    counts = counts.T
+    counts = sum_by_label(opinion * weights[:, None], labels, k).T
     sizes = counts.sum(axis=1)
+    of_label = np.bincount(labels, weights, k) / np.maximum(np.bincount(labels, minlength=k), 1)
     np.fill_diagonal(counts, 0)
-    confusion = np.maximum(counts - 1.5, 0) / np.maximum(sizes, 1)[:, None]
+    confusion = np.maximum(counts - 1.5 * of_label, 0) / np.maximum(sizes, 1)[:, None]
     confusion *= np.minimum(1, 0.8 / np.maximum(confusion.sum(axis=1), 1e-9))[:, None]
     return replace(start, confusion=confusion)
 

@@ -154,19 +154,21 @@ def clean_labels(
     search = _Search(features, language, labels, fold_of, weights, given, fitter, images)
     found, offsets = search.explain(), np.zeros(num_classes, dtype=np.float32)
     if language is not None:
-        looks, _ = joint_opinion(Evidence(images, None), labels, weights)
+        looks, _ = joint_opinion(Evidence(images, None), labels, weights, search.judged)
         shares = by_confusion(looks, labels, start_model(num_classes, GAUSSIAN_SCALE))
         fitted = fit_offsets(language, shares, weights)
         with_offsets = replace(search, language=language + fitted)
-        _, trust = joint_opinion(Evidence(images, with_offsets.language), labels, weights)
-        gain = gain_of(fitted, language, labels, weights)
-        if trust > _TRUSTED and gain > num_classes * np.log(weights.sum()):
+        _, trust = joint_opinion(
+            Evidence(images, with_offsets.language), labels, weights, search.judged
+        )
+        gain = gain_of(fitted, language, labels, weights) * len(labels) / weights.sum()
+        if trust > _TRUSTED and gain > num_classes * np.log(len(labels)):
             other = with_offsets.explain()
             if search.is_better(other, found):
                 search, found, offsets = with_offsets, other, fitted
     found = search.tell_kinds(search.give_back_places(found))
     model = found.fit.model
-    refuge = find_refuges(images, labels, fold_of >= 0, found.shares, model.scattered)
+    refuge = find_refuges(images, labels, search.judged, found.shares, model.scattered)
     return Cleaning(found.gaussians, replace(model, refuge=refuge), offsets)
 
 
@@ -211,6 +213,11 @@ class _Search:
     fitter: GaussianFitter
     images: np.ndarray
 
+    @property
+    def judged(self) -> np.ndarray:
+        """(n,) bool, whether the images say anything of a row."""
+        return self.fold_of >= 0
+
     def explain(self) -> _Explanation:
         """Finds the better of two explanations.
 
@@ -224,7 +231,7 @@ class _Search:
         (BIC), too, unless language, which has not seen the labels, is trusted.
         """
         evidence = Evidence(self.images, self.language)
-        opinion, trust = joint_opinion(evidence, self.labels, self.weights)
+        opinion, trust = joint_opinion(evidence, self.labels, self.weights, self.judged)
 
         def cost(found: _Explanation) -> float:
             return found.fit.surprise if trust > _TRUSTED else found.cost
@@ -253,9 +260,7 @@ class _Search:
         start = start_model(self.given.shape[1], GAUSSIAN_SCALE)
         for lead in LEADS:
             looks = found.gaussians.logits(self.features, self.fold_of)
-            shares = with_places(
-                looks, self.labels, self.weights, found.shares, self.fold_of >= 0, lead
-            )
+            shares = with_places(looks, self.labels, self.weights, found.shares, self.judged, lead)
             if shares is None:
                 continue
             model = start_from(shares, self.labels, self.weights, start)
@@ -283,7 +288,7 @@ class _Search:
 
     def is_better(self, other: _Explanation, found: _Explanation) -> bool:
         """Whether another explanation is better by more than chance."""
-        return other.cost + 2 * float(np.log(self.weights.sum())) < found.cost
+        return other.cost + 2 * float(np.log(len(self.labels))) < found.cost
 
     def _once(
         self,

@@ -45,18 +45,22 @@ def with_places(
     counts = np.bincount(pairs, weights[judged], minlength=k * k).reshape(k, k)
     own_counts = counts.diagonal().copy()
     np.fill_diagonal(counts, 0)
-    changed = None
+    found = []
     for own, leader in enumerate(counts.argmax(axis=1).tolist()):
-        if counts[own, leader] <= lead * own_counts[own]:
+        if counts[own, leader] <= lead * own_counts[own] or not np.any(labels == own):
             continue
         here, away = place == own, looks[:, own] - looks[:, leader]
         # Images with the leading label show how far its class reaches; few are farther off
         reach = np.quantile(away[here & (labels == leader)], _REACH)
         kept = here & (labels != leader) & (away > reach)
         kept |= judged & (labels == own) & (place != own) & (place != leader)
-        if np.count_nonzero(kept) < _LEAST_OWN:
-            continue
-        changed = shares.copy() if changed is None else changed
+        if np.count_nonzero(kept) >= _LEAST_OWN:
+            found.append((own, leader, kept))
+    if not found:
+        return None
+    changed = shares.copy()
+    for own, leader, _ in found:
         changed[(place == own) | (place == leader)] = of_class[leader]
+    for own, _, kept in found:
         changed[kept] = of_class[own]
     return changed

@@ -87,7 +87,6 @@ def find_kinds(
     if not apart:
         return []
     nearest = looks_with(apart).of_each(features, fold_of).argmax(axis=1)
-    nearest[fold_of < 0] = -1
     return [
         kind
         for column, kind in enumerate(apart, start=first)

@@ -40,7 +40,8 @@ class Fit:
 
     Attributes:
         model: the model
-        surprise: its negative log-likelihood
+        surprise: its negative log-likelihood, as of so many samples as there are rows: what a row
+            stands for has not been seen
         price: what its pairs of classes cost (BIC): half the logarithm of the size of a class for
             the rate, the logarithm of K for the partner; and its scattered classes, the rate alone
     """
@@ -109,10 +110,11 @@ def fit_noise_model(
         if likelihood - before < _ENOUGH * weights.sum():
             break
         before = likelihood
-    k = len(model.confusion)
-    rate = 0.5 * np.log(max(weights.sum() / k, 1.0))
-    pairs, rows = np.count_nonzero(model.confusion), np.count_nonzero(model.scattered)
-    return Fit(model, -likelihood, pairs * (np.log(k) + rate) + rows * rate)
+    n, k = len(labels), len(model.confusion)
+    rate = 0.5 * float(np.log(max(n / k, 1.0)))
+    pairs, classes = np.count_nonzero(model.confusion), np.count_nonzero(model.scattered)
+    surprise_of_rows = -likelihood * n / float(weights.sum())
+    return Fit(model, surprise_of_rows, pairs * (float(np.log(k)) + rate) + classes * rate)
 
 
 def _fit_shared(
@@ -187,7 +189,7 @@ def _fit_chances(
         total = np.maximum(total, SMALLEST)
         likelihood = float((weights * np.log(total)).sum())
         share = (weights / total).astype(np.float64)
-        counts = _sum_by_label(confused * share[:, None].astype(np.float32), labels, k).T
+        counts = sum_by_label(confused * share[:, None].astype(np.float32), labels, k).T
         sizes = (sharp * ((total - confused.sum(axis=1)) * share)[:, None].astype(np.float32)).sum(
             axis=0, dtype=np.float64
         ) + counts.sum(axis=1)
@@ -197,8 +199,9 @@ def _fit_chances(
         confusion, scattered = _habits(model, counts, any_label, sizes, of_label)
         model = replace(
             model,
-            uniform=max(((uniform * share).sum() + _IN_ADVANCE) / total_weight, 1e-4),
-            lookalike=max((lookalike * share).sum() / total_weight, 1e-5),
+            # A number of numpy's would make float64 tables of float32 ones
+            uniform=max((float((uniform * share).sum()) + _IN_ADVANCE) / total_weight, 1e-4),
+            lookalike=max(float((lookalike * share).sum()) / total_weight, 1e-5),
             careless=float((careless * share).sum()) / total_weight,
             confusion=confusion,
             scattered=scattered,
@@ -246,7 +249,7 @@ def _quantiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return np.interp(np.linspace(0, below[-1], _QUANTILES), below, values[order])
 
 
-def _sum_by_label(table: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+def sum_by_label(table: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Sums the rows of each label, (K, K) float64; ``labels`` need no order."""
     order = np.argsort(labels, kind="stable")
     sizes = np.bincount(labels, minlength=num_classes)
