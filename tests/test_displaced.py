@@ -23,12 +23,17 @@ def places(*rows: tuple[int, int, int, float]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def given_back(
-    looks: np.ndarray, labels: np.ndarray, judged: np.ndarray | None = None, lead: float = 1.0
+    looks: np.ndarray,
+    labels: np.ndarray,
+    judged: np.ndarray | None = None,
+    lead: float = 1.0,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray | None:
     shares = np.full((len(labels), K), 1 / K, dtype=np.float32)
     if judged is None:
         judged = np.ones(len(labels), dtype=bool)
-    weights = np.full(len(labels), 2, dtype=np.float32)
+    if weights is None:
+        weights = np.full(len(labels), 2, dtype=np.float32)
     return with_places(looks, labels, weights, shares, judged, lead)
 
 
@@ -62,6 +67,28 @@ def test_a_label_may_nearly_lead() -> None:
     looks, labels = places((50, 0, 0, 1), (20, 0, 1, 1), (40, 1, 0, 1), (50, 1, 1, 1), (8, 2, 1, 1))
     assert given_back(looks, labels, lead=1.0) is None
     assert given_back(looks, labels, lead=0.75) is not None
+
+
+def test_a_label_leads_by_what_its_rows_stand_for() -> None:
+    looks, labels = places((50, 0, 0, 1), (20, 0, 1, 1), (19, 1, 0, 1), (20, 1, 1, 1), (8, 2, 1, 1))
+    one = np.ones(len(labels), dtype=np.float32)
+    assert given_back(looks, labels, weights=one) is None
+    assert given_back(looks, labels, weights=np.where(labels == 0, 2 * one, one)) is not None
+
+
+def test_two_displaced_classes_leave_each_other_what_is_theirs() -> None:
+    looks, labels = places(
+        (50, 0, 0, 1), (50, 1, 0, 1), (20, 1, 1, 1), (50, 2, 0, 1), (20, 2, 2, 1), (8, 2, 1, 1),
+        (8, 1, 2, 1),
+    )  # fmt: skip
+    shares = given_back(looks, labels)
+    assert shares is not None
+    assert shares.argmax(axis=1).tolist() == [0] * 190 + [1] * 8 + [2] * 8
+
+
+def test_a_class_without_labels_has_nothing_to_be_given_back() -> None:
+    looks, labels = places((50, 0, 0, 1), (50, 1, 1, 1), (20, 2, 0, 1), (6, 2, 1, 5))
+    assert given_back(looks, labels) is None
 
 
 @pytest.mark.parametrize(("own", "found"), [(4, False), (5, True)])

@@ -35,13 +35,15 @@ def found_kinds(
     believed: np.ndarray,
     known: list[Kind] | None = None,
     names: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
 ) -> list[Kind]:
     """The kinds of given labels, where others are believed to be the true ones."""
     shares = np.full((len(labels), CLASSES), 0.01, dtype=np.float32)
     shares[np.arange(len(labels)), believed] = 0.98
     fold_of = np.arange(len(labels)) % 5
     fold_of[-1] = -1
-    weights = np.ones(len(labels), dtype=np.float32)
+    if weights is None:
+        weights = np.ones(len(labels), dtype=np.float32)
     model = start_model(CLASSES, 0.2)
     with one_blas_thread():
         fitter = GaussianFitter(features, fold_of, weights)
@@ -78,6 +80,17 @@ def test_images_beside_the_class_are_none_as_long_as_its_labels_are_around() -> 
     labels = believed.copy()
     labels[np.flatnonzero(cluster == 0)[:40]] = 2  # of 60; the class has a kind of its own besides
     assert found_kinds(features, labels, believed) == []
+
+
+@pytest.mark.parametrize(("stands_for", "found"), [(1, 1), (2, 0)])
+def test_labels_around_count_for_what_their_rows_stand_for(stands_for: int, found: int) -> None:
+    features, cluster = clusters(5)
+    labels, believed = as_labels(cluster, 0, 1, 2, 2, 2), as_labels(cluster, 0, 1, 2, 2, 0)
+    around = np.flatnonzero(cluster == 4)[:15]
+    labels[around] = believed[around] = 1  # three for one that is doubted, or three for two
+    weights = np.ones(len(labels), dtype=np.float32)
+    weights[around] = stands_for
+    assert len(found_kinds(features, labels, believed, weights=weights)) == found
 
 
 def test_images_that_look_like_a_known_kind_of_the_class_are_none() -> None:

@@ -122,6 +122,8 @@ def test_uniform_noise_is_measured_and_the_scale_calibrated(uniform: float) -> N
     model = fit(evidence, labels, 8)
     assert model.uniform + model.lookalike == pytest.approx(uniform, abs=0.03)
     assert model.images_scale == pytest.approx(0.25, rel=0.25)  # logits were multiplied by 4
+    judged = model.judge(evidence, labels)
+    assert judged.others.dtype == np.float32, "half the memory of numpy's default"
     assert model.scattered.max() < 0.02, "no class loses more than the others"
     doubt = model.judge(evidence, labels).doubt
     assert doubt.mean() == pytest.approx(np.mean(labels != truth), abs=0.015)
