@@ -6,17 +6,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from .noise_fit import sum_by_label
+from .labeled import Labeled
+from .noise_fit import MOST_CONFUSED, sum_by_label
 from .noise_model import Evidence, NoiseModel
 from .offsets import SUPPOSED_NOISE
 from .zeroshot import log_softmax
 
-TRUST_EXPONENT, _SHARPNESS = 6, 4
+_TRUST_EXPONENT, _SHARPNESS = 6, 4
 
 
-def joint_opinion(
-    evidence: Evidence, labels: np.ndarray, weights: np.ndarray, judged: np.ndarray
-) -> tuple[np.ndarray, float]:
+def joint_opinion(evidence: Evidence, rows: Labeled) -> tuple[np.ndarray, float]:
     """What both opinions hold probable, each trusted by a power of its agreement with the labels.
 
     Wrong labels that do not depend on the image lower both agreements by the same factor, so that
@@ -25,25 +24,26 @@ def joint_opinion(
     less sure than it should be.
 
     Args:
-        evidence: of n samples
-        labels: (n,) int in [0, K)
-        weights: (n,) float32 > 0, how many samples each row stands for
-        judged: (n,) bool, whether the images say anything; by the others no opinion is measured
+        evidence: of the rows
+        rows: where no model judges one by its image, it tells nothing of how far to trust either
 
     Returns:
         (n, K) float32 probabilities, and the trust in language, in [0, 1]
     """
     assert evidence.images is not None
-    images = log_softmax(np.float32(_calibrate(evidence.images, labels, weights)) * evidence.images)
+    images = log_softmax(
+        np.float32(_calibrate(evidence.images, rows.labels, rows.weights)) * evidence.images
+    )
     joint, trust = images, 0.0
     if evidence.language is not None:
         language = log_softmax(evidence.language)
+        judged = rows.judged
         right = [
-            float(np.average((table.argmax(axis=1) == labels)[judged], weights=weights[judged]))
-            for table in (language, images)
+            float(np.average(agrees[judged], weights=rows.weights[judged]))
+            for agrees in (table.argmax(axis=1) == rows.labels for table in (language, images))
         ]
         best = max(*right, 1e-9)  # divided by it, no power runs out of digits
-        by_language, by_images = ((share / best) ** TRUST_EXPONENT for share in right)
+        by_language, by_images = ((share / best) ** _TRUST_EXPONENT for share in right)
         trust = by_language / (by_language + by_images) if by_language + by_images else 0.5
         joint = np.float32(trust) * language + np.float32(1 - trust) * images
     return np.exp(log_softmax(_SHARPNESS * joint)), trust
@@ -74,7 +74,7 @@ def start_from(
     of_label = np.bincount(labels, weights, k) / np.maximum(np.bincount(labels, minlength=k), 1)
     np.fill_diagonal(counts, 0)
     confusion = np.maximum(counts - 1.5 * of_label, 0) / np.maximum(sizes, 1)[:, None]
-    confusion *= np.minimum(1, 0.8 / np.maximum(confusion.sum(axis=1), 1e-9))[:, None]
+    confusion *= np.minimum(1, MOST_CONFUSED / np.maximum(confusion.sum(axis=1), 1e-9))[:, None]
     return replace(start, confusion=confusion)
 
 

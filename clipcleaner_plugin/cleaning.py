@@ -13,6 +13,7 @@ from .displaced import LEADS, with_places
 from .fitting import in_order
 from .gaussians import GaussianFitter, Gaussians
 from .kinds import Kind, find_kinds, split
+from .labeled import Labeled
 from .noise_fit import LEAST_KEPT, Fit, fit_noise_model, spread, start_model
 from .noise_model import Evidence, NoiseModel
 from .offsets import fit_offsets, gain_of
@@ -147,20 +148,19 @@ def clean_labels(
     Returns:
         the classes and the noise
     """
+    rows = Labeled(features, language, labels, fold_of, weights)
     given = np.zeros((len(labels), num_classes), dtype=np.float32)
     given[np.arange(len(labels)), labels] = 1
     fitter = GaussianFitter(features, fold_of, weights)
     images = fitter.fit(given).logits(features, fold_of)
-    search = _Search(features, language, labels, fold_of, weights, given, fitter, images)
+    search = _Search(rows, given, fitter, images)
     found, offsets = search.explain(), np.zeros(num_classes, dtype=np.float32)
     if language is not None:
-        looks, _ = joint_opinion(Evidence(images, None), labels, weights, search.judged)
+        looks, _ = joint_opinion(Evidence(images, None), rows)
         shares = by_confusion(looks, labels, start_model(num_classes, GAUSSIAN_SCALE))
         fitted = fit_offsets(language, shares, weights)
-        with_offsets = replace(search, language=language + fitted)
-        _, trust = joint_opinion(
-            Evidence(images, with_offsets.language), labels, weights, search.judged
-        )
+        with_offsets = replace(search, rows=replace(rows, language=language + fitted))
+        _, trust = joint_opinion(Evidence(images, with_offsets.rows.language), rows)
         gain = gain_of(fitted, language, labels, weights) * len(labels) / weights.sum()
         if trust > _TRUSTED and gain > num_classes * np.log(len(labels)):
             other = with_offsets.explain()
@@ -168,7 +168,7 @@ def clean_labels(
                 search, found, offsets = with_offsets, other, fitted
     found = search.tell_kinds(search.give_back_places(found))
     model = found.fit.model
-    refuge = find_refuges(images, labels, search.judged, found.shares, model.scattered)
+    refuge = find_refuges(rows, images, found.shares, model.scattered)
     return Cleaning(found.gaussians, replace(model, refuge=refuge), offsets)
 
 
@@ -197,29 +197,21 @@ class _Explanation(NamedTuple):
 
 @dataclass(frozen=True)
 class _Search:
-    """The search for an explanation of given labels; see :func:`clean_labels` for the arguments.
+    """The search for an explanation of given labels.
 
     Attributes:
+        rows: n of them
         given: (n, K) float32, 1 at the given labels
         images: (n, K) float32 logits of Gaussians that are fitted to the given labels
     """
 
-    features: np.ndarray
-    language: np.ndarray | None
-    labels: np.ndarray
-    fold_of: np.ndarray
-    weights: np.ndarray
+    rows: Labeled
     given: np.ndarray
     fitter: GaussianFitter
     images: np.ndarray
 
-    @property
-    def judged(self) -> np.ndarray:
-        """(n,) bool, whether the images say anything of a row."""
-        return self.fold_of >= 0
-
     def explain(self) -> _Explanation:
-        """Finds the better of two explanations.
+        """Finds the best of three explanations.
 
         Noise with a structure, such as pair flips, has two: classes that overlap, or clear classes
         and wrong labels. So it is begun from the given labels, and from what language and images
@@ -230,17 +222,17 @@ class _Search:
         over to their neighbours one after the other. They have to earn the price of their pairs
         (BIC), too, unless language, which has not seen the labels, is trusted.
         """
-        evidence = Evidence(self.images, self.language)
-        opinion, trust = joint_opinion(evidence, self.labels, self.weights, self.judged)
+        labels, weights = self.rows.labels, self.rows.weights
+        opinion, trust = joint_opinion(Evidence(self.images, self.rows.language), self.rows)
 
         def cost(found: _Explanation) -> float:
             return found.fit.surprise if trust > _TRUSTED else found.cost
 
         start = start_model(self.given.shape[1], GAUSSIAN_SCALE)
-        bold = start_from(opinion, self.labels, self.weights, start)
-        bold_shares = by_confusion(opinion, self.labels, bold)
-        mild_shares = by_labels(opinion, self.labels)
-        mild = start_from(mild_shares, self.labels, self.weights, start)
+        bold = start_from(opinion, labels, weights, start)
+        bold_shares = by_confusion(opinion, labels, bold)
+        mild_shares = by_labels(opinion, labels)
+        mild = start_from(mild_shares, labels, weights, start)
         beginnings = [(self.given, start, 0.5), (bold_shares, bold, 0.0)]
         if _distance(bold_shares, mild_shares) >= _ENOUGH:  # unless the opinion has no doubts
             beginnings.append((mild_shares, mild, 0.0))
@@ -259,11 +251,11 @@ class _Search:
         """Explains the labels from where displaced classes have their places, if that is better."""
         start = start_model(self.given.shape[1], GAUSSIAN_SCALE)
         for lead in LEADS:
-            looks = found.gaussians.logits(self.features, self.fold_of)
-            shares = with_places(looks, self.labels, self.weights, found.shares, self.judged, lead)
+            looks = found.gaussians.logits(self.rows.features, self.rows.fold_of)
+            shares = with_places(self.rows, looks, found.shares, lead)
             if shares is None:
                 continue
-            model = start_from(shares, self.labels, self.weights, start)
+            model = start_from(shares, self.rows.labels, self.rows.weights, start)
             other = self._alternate(self._once(shares, model, 0.0), _ROUNDS_FROM_AFAR)
             if self.is_better(other, found):
                 found = other
@@ -276,10 +268,7 @@ class _Search:
         """
         kinds: list[Kind] = []
         for _ in range(_ROUNDS_OF_KINDS):
-            more = find_kinds(
-                self.fitter, self.features, self.language, self.labels, self.fold_of, self.weights,
-                found.shares, found.fit.model, kinds,
-            )  # fmt: skip
+            more = find_kinds(self.fitter, self.rows, found.shares, found.fit.model, kinds)
             if not more:
                 break
             kinds += more
@@ -288,7 +277,7 @@ class _Search:
 
     def is_better(self, other: _Explanation, found: _Explanation) -> bool:
         """Whether another explanation is better by more than chance."""
-        return other.cost + 2 * float(np.log(len(self.labels))) < found.cost
+        return other.cost + 2 * float(np.log(len(self.given))) < found.cost
 
     def _once(
         self,
@@ -300,9 +289,10 @@ class _Search:
         """Fits Gaussians to shares, to a part of ``caution`` the given ones, and a noise model."""
         mixed = (1 - caution) * shares + caution * self.given
         gaussians = self.fitter.fit(split(mixed, kinds), [kind.of for kind in kinds])
-        evidence = Evidence(gaussians.logits(self.features, self.fold_of), self.language)
-        fit = fit_noise_model(evidence, self.labels, self.weights, model)
-        posterior = _posterior(fit.model, evidence, self.labels)
+        rows = self.rows
+        evidence = Evidence(gaussians.logits(rows.features, rows.fold_of), rows.language)
+        fit = fit_noise_model(evidence, rows.labels, rows.weights, model)
+        posterior = _posterior(fit.model, evidence, rows.labels)
         return _Explanation(gaussians, fit, posterior, _distance(posterior, shares), caution)
 
     def _alternate(self, found: _Explanation, rounds: int = _ROUNDS) -> _Explanation:
@@ -315,8 +305,8 @@ class _Search:
 
     def _denies_a_class(self, found: _Explanation) -> bool:
         """Whether all labels of a class are said to be wrong, as misleading names would have it."""
-        sizes = self.weights @ self.given
-        kept = self.weights @ (self.given * found.shares)
+        sizes = self.rows.weights @ self.given
+        kept = self.rows.weights @ (self.given * found.shares)
         return bool(np.any((kept < LEAST_KEPT * sizes) & (sizes >= _NOT_BY_CHANCE)))
 
 

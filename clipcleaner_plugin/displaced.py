@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
+from .labeled import Labeled
+
 _LEAST_OWN = 5  # images, for a class to be given back
-# Of the number of its own labels in its place: clear cases, then others, since one that is none may
-# spoil what is found with it. Where 40 % of a class's labels are flipped, this is 2/3.
+# Labels of another class in its place, as a multiple of its own: clear cases first, then others,
+# since one that is none may spoil what is found with it. Where 40 % of the labels of all classes
+# are flipped to one other, classes of equal size that are in their places have 2/3.
 LEADS = (1.0, 0.75)
 _REACH = 0.95  # of the images with the leading label
 
 
 def with_places(
-    looks: np.ndarray,
-    labels: np.ndarray,
-    weights: np.ndarray,
-    shares: np.ndarray,
-    judged: np.ndarray,
-    lead: float,
+    rows: Labeled, looks: np.ndarray, shares: np.ndarray, lead: float
 ) -> np.ndarray | None:
     """Gives classes their own images back, where a larger class has pushed them out.
 
@@ -29,20 +27,19 @@ def with_places(
     the small class's label that look like neither, are what the small class is.
 
     Args:
+        rows: n of them
         looks: (n, K) float32 logits of the images
-        labels: (n,) int in [0, K)
-        weights: (n,) float32 > 0, how many samples each row stands for
         shares: (n, K) float32, the probability of each true label so far
-        judged: (n,) bool, whether the logits say anything
         lead: one of ``LEADS``
 
     Returns:
         (n, K) float32 shares to explain the labels from anew, or None where no class is displaced
     """
+    labels, judged = rows.labels, rows.judged
     k, of_class = looks.shape[1], np.eye(looks.shape[1], dtype=np.float32)
     place = np.where(judged, looks.argmax(axis=1), -1)
     pairs = place[judged] * k + labels[judged]
-    counts = np.bincount(pairs, weights[judged], minlength=k * k).reshape(k, k)
+    counts = np.bincount(pairs, rows.weights[judged], minlength=k * k).reshape(k, k)
     own_counts = counts.diagonal().copy()
     np.fill_diagonal(counts, 0)
     found = []

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from .gaussians import GaussianFitter, Gaussians
+from .labeled import Labeled
 from .noise_model import NoiseModel
 
-_LEAST_MEMBERS = 5  # of which four in other folds tell what it looks like
+_LEAST_MEMBERS = 5  # of which about four, in other folds, tell what it looks like
 _LEAST_ODDS = 1.0  # mean log-odds of the images that they are of their own kind
 _BIAS = 1.0  # else a class with few labels left would look unlike all of its images
 _LEAD = 2  # of the class among the labels of all images that look like the kind
@@ -30,11 +31,7 @@ class Kind(NamedTuple):
 
 def find_kinds(
     fitter: GaussianFitter,
-    features: np.ndarray,
-    language: np.ndarray | None,
-    labels: np.ndarray,
-    fold_of: np.ndarray,
-    weights: np.ndarray,
+    rows: Labeled,
     shares: np.ndarray,
     model: NoiseModel,
     known: Sequence[Kind],
@@ -50,11 +47,7 @@ def find_kinds(
 
     Args:
         fitter: of these rows
-        features: (n, d) float32
-        language: (n, K) float32 logits of language, or None
-        labels: (n,) int in [0, K)
-        fold_of: (n,) int, -1 where no model may judge the row
-        weights: (n,) float32 > 0, how many samples each row stands for
+        rows: n of them
         shares: (n, K) float32, the probability of each true label
         model: says how far each opinion is trusted
         known: kinds that have been found before
@@ -63,7 +56,7 @@ def find_kinds(
         further ones
     """
     k = shares.shape[1]
-    groups = _groups(labels, fold_of, weights, shares, known)
+    groups = _groups(rows, shares, known)
     if not groups:
         return []
 
@@ -74,42 +67,38 @@ def find_kinds(
     gaussians = looks_with([kind for kind, _ in groups])
     apart, first = [], k + len(known)
     for column, (kind, taken_for) in enumerate(groups, start=first):
-        table = gaussians.of_each(features[kind.members], fold_of[kind.members])
+        table = gaussians.of_each(rows.features[kind.members], rows.fold_of[kind.members])
         # Known kinds of its own class are no rivals: it may be one of them
         of_others = (place for place, other in enumerate(known, start=k) if other.of != kind.of)
         rivals = [*range(k), *of_others]
         odds = model.images_scale * (table[:, column] - table[:, rivals].max(axis=1))
-        if language is not None:
-            by_name = language[kind.members, kind.of] - language[kind.members, taken_for]
+        if rows.language is not None:
+            names = rows.language[kind.members]
+            by_name = names[:, kind.of] - names[:, taken_for]
             odds = odds + model.language_scale * by_name
         if odds.mean() > _LEAST_ODDS:
             apart.append(kind)
     if not apart:
         return []
-    nearest = looks_with(apart).of_each(features, fold_of).argmax(axis=1)
+    nearest = looks_with(apart).of_each(rows.features, rows.fold_of).argmax(axis=1)
     return [
         kind
         for column, kind in enumerate(apart, start=first)
-        if _leads(kind.of, labels[nearest == column], weights[nearest == column])
+        if _leads(kind.of, rows.labels[nearest == column], rows.weights[nearest == column])
     ]
 
 
-def _groups(
-    labels: np.ndarray,
-    fold_of: np.ndarray,
-    weights: np.ndarray,
-    shares: np.ndarray,
-    known: Sequence[Kind],
-) -> list[tuple[Kind, int]]:
+def _groups(rows: Labeled, shares: np.ndarray, known: Sequence[Kind]) -> list[tuple[Kind, int]]:
     """Images with one label that are probably of one other class, and that class.
 
     Where that has fewer labels than there are such images, the lack of its labels among them tells
     nothing.
     """
-    rows, k = np.arange(len(labels)), shares.shape[1]
+    labels, weights = rows.labels, rows.weights
+    each, k = np.arange(len(labels)), shares.shape[1]
     others = shares.copy()
-    others[rows, labels] = -1
-    doubted = (shares[rows, labels] < 0.5) & (fold_of >= 0)
+    others[each, labels] = -1
+    doubted = (shares[each, labels] < 0.5) & rows.judged
     for kind in known:
         doubted[kind.members] = False
     doubted_rows = np.flatnonzero(doubted)

@@ -22,7 +22,7 @@ from .zeroshot import log_softmax
 # Wrong labels that a pair of classes must have, beyond which it is a habit and not chance. A
 # column of the confusion may not take all the labels of a class: it would not exist.
 LEAST_CONFUSED, LEAST_KEPT = 3.0, 0.02
-_MOST_CONFUSED = 0.8  # of a class, so that a share of right labels is left
+MOST_CONFUSED = 0.8  # of a class, so that a share of right labels is left
 _BY_CHANCE = 3.0  # standard deviations of a number of wrong labels (Poisson)
 _ROUNDS, _STEPS, _COUNTS = 4, 10, 4
 _ENOUGH = 1e-4  # gain in log-likelihood a sample at which a fit ends
@@ -238,7 +238,7 @@ def _habits(
     confusion = np.maximum(counts * one_other - LEAST_CONFUSED * of_label, 0)
     np.fill_diagonal(confusion, 0)
     confusion /= np.maximum(sizes, 1)[:, None]
-    most = _MOST_CONFUSED / np.maximum(confusion.sum(axis=1) + scattered, 1e-9)
+    most = MOST_CONFUSED / np.maximum(confusion.sum(axis=1) + scattered, 1e-9)
     return confusion * np.minimum(1, most)[:, None], scattered * np.minimum(1, most)
 
 

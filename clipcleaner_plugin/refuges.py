@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from .labeled import Labeled
+
 _SURE = 2.0  # standard deviations of a difference of two shares
 
 
 def find_refuges(
-    looks: np.ndarray,
-    labels: np.ndarray,
-    judged: np.ndarray,
-    shares: np.ndarray,
-    scattered: np.ndarray,
+    rows: Labeled, looks: np.ndarray, shares: np.ndarray, scattered: np.ndarray
 ) -> np.ndarray:
     """Finds classes whose scattered labels are of images that do not look like them.
 
@@ -23,15 +21,15 @@ def find_refuges(
     lost does look like it.
 
     Args:
+        rows: n of them
         looks: (n, K) float32 logits of the images, by models of the given labels
-        labels: (n,) int in [0, K)
-        judged: (n,) bool, whether the logits say anything
         shares: (n, K) float32, the probability of each true label
         scattered: (K,) share of each class's labels that are scattered
 
     Returns:
         (K,) bool
     """
+    labels, judged = rows.labels, rows.judged
     found = np.zeros(looks.shape[1], dtype=bool)
     first, best = looks.argmax(axis=1), shares.argmax(axis=1)
     for label in np.flatnonzero(scattered).tolist():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from clipcleaner_plugin.beginnings import by_confusion, by_labels, joint_opinion, start_from
+from clipcleaner_plugin.labeled import Labeled
 from clipcleaner_plugin.noise_fit import start_model
 from clipcleaner_plugin.noise_model import Evidence
 
@@ -26,9 +27,11 @@ def opinion(
     images[10 - images_wrong :] += 1
     language[:language_wrong] += 1
     looks = sure_of(images % 3)
-    judged = np.arange(10) >= unjudged
-    looks[~judged] = 0
-    return joint_opinion(Evidence(looks, sure_of(language % 3)), LABELS, weights, judged)
+    looks[:unjudged] = 0
+    fold_of = np.where(np.arange(10) < unjudged, -1, 0)
+    names = sure_of(language % 3)
+    rows = Labeled(looks, names, LABELS, fold_of, weights)
+    return joint_opinion(Evidence(looks, names), rows)
 
 
 def test_trust_is_a_power_of_how_often_each_opinion_agrees() -> None:

@@ -9,6 +9,7 @@ from clipcleaner_plugin import cleaning
 from clipcleaner_plugin.cleaning import clean_labels
 from clipcleaner_plugin.displaced import with_places
 from clipcleaner_plugin.fitting import one_blas_thread
+from clipcleaner_plugin.labeled import Labeled
 
 K = 3
 
@@ -34,7 +35,8 @@ def given_back(
         judged = np.ones(len(labels), dtype=bool)
     if weights is None:
         weights = np.full(len(labels), 2, dtype=np.float32)
-    return with_places(looks, labels, weights, shares, judged, lead)
+    rows = Labeled(looks, None, labels, np.where(judged, 0, -1), weights)
+    return with_places(rows, looks, shares, lead)
 
 
 def test_a_class_that_has_its_place_keeps_it() -> None:

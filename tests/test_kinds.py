@@ -10,6 +10,7 @@ from clipcleaner_plugin.cleaning import clean_labels
 from clipcleaner_plugin.fitting import one_blas_thread
 from clipcleaner_plugin.gaussians import GaussianFitter
 from clipcleaner_plugin.kinds import Kind, find_kinds, split
+from clipcleaner_plugin.labeled import Labeled
 from clipcleaner_plugin.noise_fit import start_model
 
 DIM, SIZE = 32, 60  # of features; of a cluster
@@ -47,9 +48,8 @@ def found_kinds(
     model = start_model(CLASSES, 0.2)
     with one_blas_thread():
         fitter = GaussianFitter(features, fold_of, weights)
-        return find_kinds(
-            fitter, features, names, labels, fold_of, weights, shares, model, known or []
-        )
+        rows = Labeled(features, names, labels, fold_of, weights)
+        return find_kinds(fitter, rows, shares, model, known or [])
 
 
 def as_labels(cluster: np.ndarray, *of_cluster: int) -> np.ndarray:
@@ -97,9 +97,19 @@ def test_images_that_look_like_a_known_kind_of_the_class_are_none() -> None:
     features, cluster = clusters(5)
     believed = as_labels(cluster, 0, 1, 2, 2, 0)
     labels = believed.copy()
-    labels[np.flatnonzero(cluster == 4)[:40]] = 2
-    known = Kind(0, np.flatnonzero(cluster == 4)[40:])
+    labels[np.flatnonzero(cluster == 4)[:50]] = 2
+    known = Kind(0, np.flatnonzero(cluster == 4)[50:])
     assert found_kinds(features, labels, believed, known=[known]) == []
+
+
+def test_images_that_look_like_a_known_kind_of_their_own_class_are_one() -> None:
+    features, cluster = clusters(5)
+    believed = as_labels(cluster, 0, 1, 2, 2, 0)
+    labels = as_labels(cluster, 0, 1, 2, 2, 2)
+    known = Kind(2, np.flatnonzero(cluster == 4)[50:])
+    [kind] = found_kinds(features, labels, believed, known=[known])
+    assert kind.of == 2
+    assert kind.members.tolist() == np.flatnonzero(cluster == 4)[:50].tolist()
 
 
 @pytest.mark.parametrize(("members", "found"), [(4, 0), (5, 1)])

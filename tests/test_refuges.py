@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from clipcleaner_plugin import cleaning
+from clipcleaner_plugin.labeled import Labeled
 from clipcleaner_plugin.refuges import find_refuges
 from clipcleaner_plugin.scoring import score_labels
 
@@ -19,9 +20,9 @@ def refuges(own: int, taken: int, *, scattered: float = 0.5, judged: bool = True
     looks[:, 2] = 1
     looks[[*range(own), *range(20, 20 + taken)], 1] = 2
     shares = np.tile(np.array([0.1, 0.8, 0.1], np.float32), (40, 1))
-    found = find_refuges(
-        looks, labels, np.full(40, judged), shares, np.array([0.0, scattered, 0.0])
-    )
+    fold_of, weights = np.full(40, 0 if judged else -1), np.ones(40, dtype=np.float32)
+    rows = Labeled(looks, None, labels, fold_of, weights)
+    found = find_refuges(rows, looks, shares, np.array([0.0, scattered, 0.0]))
     return np.flatnonzero(found).tolist()
 
 
