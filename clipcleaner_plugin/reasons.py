@@ -16,11 +16,12 @@ def reasons(
     visual_label: np.ndarray,
     visual_confidence: np.ndarray,
     given_confidence: np.ndarray,
+    open_set: np.ndarray,
 ) -> list[str | None]:
     """Writes what class names and looks hold an image for, and how probable the given label is.
 
     For example ``"words: dog .91; looks: dog .88; given: cat .03"``. An opinion that does not
-    exist is left out.
+    exist is left out. Where the image is probably of none of the classes, that is said last.
 
     Args:
         asked: (N,) bool, the samples to explain
@@ -31,6 +32,7 @@ def reasons(
         visual_label: (N,) int, first choice of the classifier of looks; -1 = none
         visual_confidence: (N,) float in [0, 1], its probability
         given_confidence: (N,) float in [0, 1], probability of the given label by both
+        open_set: (N,) bool, images that are probably of none of the classes
 
     Returns:
         one text for each sample that is asked for, None for the others
@@ -46,7 +48,7 @@ def reasons(
             )
             if label[i] >= 0
         ]
-        out[i] = "; ".join(parts)
+        out[i] = "; ".join([*parts, "probably none of the classes"] if open_set[i] else parts)
     return out
 
 

@@ -36,7 +36,8 @@ class LabelScores:
         verdict: (N,) of "clean", "mislabeled", "uncertain" or "unscorable"
         suggested_label: (N,) int, the most probable label (the given one, where it is); -1 where
             unscorable
-        suggested_confidence: (N,) float32 in [0, 1], its probability; NaN where unscorable
+        suggested_confidence: (N,) float32 in [0, 1], its probability, low where the image probably
+            belongs to none of the classes; NaN where unscorable
         selected: (N,) bool, the selection of the paper's rule
         evidence: (N,) float32 arrays, higher is cleaner, NaN where there is none:
             ``zeroshot_loss``, ``zeroshot_consistency``, ``visual_loss`` and
@@ -196,7 +197,7 @@ def score_opinions(
         clean_score=score,
         verdict=rules.verdicts(evidence, inputs.labels, suggestion, score, selected),
         suggested_label=suggestion,
-        suggested_confidence=column(fused.confidence, np.nan),
+        suggested_confidence=column(fused.confidence * (1 - foreign), np.nan),
         selected=selected,
         evidence=evidence,
         language_label=column(fused.language_label, -1),

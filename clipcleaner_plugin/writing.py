@@ -69,6 +69,7 @@ def _rows(layout: Layout, targets: Targets, scores: LabelScores) -> Iterator[dic
         scores.visual_label,
         scores.visual_confidence,
         scores.given_confidence,
+        scores.open_set,
     )
     for i in range(len(targets.ids)):
         # A missing value stays None: NaN sorts below everything and breaks MongoDB's bounds

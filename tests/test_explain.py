@@ -95,6 +95,7 @@ def test_every_label_to_review_has_its_reason(dataset: Maker) -> None:
         scores.visual_label,
         scores.visual_confidence,
         scores.given_confidence,
+        scores.open_set,
     )
     assert noisy.dataset.values("clipcleaner_reason") == expected
     worst = results.mislabeled_view().first()

@@ -17,6 +17,7 @@ def explain(**changed: object) -> list[str | None]:
         "visual_label": np.array([1, 1, 0]),
         "visual_confidence": np.array([0.88, 1, 0.3], dtype=np.float32),
         "given_confidence": np.array([0.03, 1, 0.2], dtype=np.float32),
+        "open_set": np.zeros(3, dtype=bool),
     }
     return reasons(classes=["cat", "dog", "snow: owl"], **(arrays | changed))
 
@@ -35,6 +36,15 @@ def test_an_opinion_that_does_not_exist_is_left_out() -> None:
     assert without_words[0] == "looks: dog .88; given: cat .03"
     without_looks = explain(visual_label=none, visual_confidence=nan)
     assert without_looks[2] == "words: dog .50; given: snow: owl .20"
+
+
+def test_an_image_of_no_class_is_said_to_be_one() -> None:
+    found = explain(open_set=np.array([False, True, True]))
+    assert found == [
+        "words: dog .91; looks: dog .88; given: cat .03",
+        None,
+        "words: dog .50; looks: cat .30; given: snow: owl .20; probably none of the classes",
+    ]
 
 
 @pytest.mark.parametrize(
