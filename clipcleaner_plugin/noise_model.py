@@ -132,8 +132,8 @@ class NoiseModel:
         remaining = sharp.copy()
         remaining[rows, labels] = 0
         remaining /= np.maximum(remaining.sum(axis=1, keepdims=True), SMALLEST)
-        mistaken = (self.lookalike + self.careless * ambiguity) * nearby[rows, labels]
-        others += mistaken[:, None] * remaining
+        by_looks = (self.lookalike + self.careless * ambiguity) * nearby[rows, labels]
+        others += by_looks[:, None] * remaining
         # A label drawn at random that happens to be the true one is right
         right += others[rows, labels]
         others[rows, labels] = 0
