@@ -19,7 +19,7 @@ from benchmarks import report
 from benchmarks.data import DEFAULT_FOLDER, DataMissingError, FeatureSet, load_sets
 from benchmarks.figures import calibration, measure
 from benchmarks.machine import describe
-from benchmarks.peers import METHODS, Found, make_case
+from benchmarks.peers import METHODS, PLAIN_FUSED, Found, make_case
 from benchmarks.settings import DRAWS, HARD, NOISE, PLAIN, QUICK, VARIANTS, make_task
 from clipcleaner_plugin import score_labels
 
@@ -65,13 +65,16 @@ def examine(data: FeatureSet, setting: Setting) -> dict[str, Any]:
     Returns:
         a record that JSON can hold: ``setting``, ``size`` (samples, classes), ``methods`` (name →
         figures), ``ours`` (calibration, F1 of ``clean_score < 0.5``, language weight, seconds that
-        ``score_labels`` took)
+        ``score_labels`` and the plain fused rule took)
     """
     task = make_task(data, setting.variant, setting.noise, setting.seed)
     started = time.perf_counter()
     scores = score_labels(task.features, task.given, task.texts, num_classes=task.num_classes)
     seconds = time.perf_counter() - started
+    started = time.perf_counter()
     case = make_case(task, scores)
+    METHODS[PLAIN_FUSED](case)
+    plain_seconds = time.perf_counter() - started
     return {
         "setting": list(setting),
         "size": [len(task.given), task.num_classes],
@@ -83,6 +86,7 @@ def examine(data: FeatureSet, setting: Setting) -> dict[str, Any]:
             )["F1"],
             "language weight": float(scores.language_weight),
             "seconds": seconds,
+            "plain seconds": plain_seconds,
         },
     }
 

@@ -53,8 +53,9 @@ class Fused:
         suggested: (n,) int, the given label where it is probably right, else the best other
         confidence: (n,) float32 in [0, 1], probability of the suggested label
         support: (n,) float32 in [0, 1], probability of the given label before noise is thought of
-        clarity: (n,) float32 in [0, 1], the same of the most probable label
-        likelihood: (n,) float32 in [0, 1], how probable the noise model holds the given label
+        clarity: (n,) float32 in [0, 1], the same of the most probable label, and
+        likelihood: (n,) float32 in [0, 1], how probable the noise model holds the given label, both
+            without what only refuges explain: see :class:`.Judgement`
         language_label: (n,) int, the first choice of language; -1 where it is not asked
         language_confidence: (n,) float32 in [0, 1], its probability by language alone, or NaN
         visual_label: (n,) int, the first choice of the images; -1 where they say nothing
@@ -164,7 +165,7 @@ def fuse(opinions: Opinions, block: slice, fusion: Fusion) -> Fused:
         np.where(wrong, best, 1 - doubt).astype(np.float32),
         judged.support.astype(np.float32),
         judged.clarity,
-        judged.unscattered.astype(np.float32),
+        judged.likelihood.astype(np.float32),
         *language,
         *images,
     )

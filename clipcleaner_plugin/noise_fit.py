@@ -58,9 +58,9 @@ def start_model(num_classes: int, images_scale: float) -> NoiseModel:
         num_classes: K >= 2
         images_scale: about what the logits of the images need to be calibrated
     """
-    none = np.zeros(num_classes)
-    model = NoiseModel(images_scale, 0.1, 0.1, 0.05, 0.0, np.diag(none), none, none > 0)
-    return spread(model, 2)
+    k = num_classes
+    nothing, refuge = np.zeros((k, k)), np.zeros(k, dtype=bool)
+    return spread(NoiseModel(images_scale, 0.1, 0.1, 0.05, 0.0, nothing, np.zeros(k), refuge), 2)
 
 
 def spread(model: NoiseModel, strength: float = 1) -> NoiseModel:
@@ -226,12 +226,12 @@ def _habits(
         of_label: (K,) how many samples one with each label stands for
 
     Returns:
-        (K, K) and (K,)
+        (K, K) confusion and (K,) scattered
     """
     one_other = model.confusion / np.maximum(model.mistaken, SMALLEST)
     any_label = any_label + (counts * (1 - one_other)).sum(axis=1)
     shared = model.uniform * sizes
-    each = sizes.sum() / (sizes / np.maximum(of_label, 1)).sum()
+    each = sizes.sum() / (sizes / np.where(of_label > 0, of_label, 1)).sum()
     by_chance = LEAST_CONFUSED * each + _BY_CHANCE * np.sqrt(shared * each)
     excess = any_label - shared
     scattered = np.where(excess > by_chance, excess, 0) / np.maximum(sizes, 1)

@@ -57,7 +57,7 @@ class Surprise:
         evidence: of n samples
         labels: (n,) int in [0, K), their given labels
         weights: (n,) float32 > 0, how many samples each stands for
-        confusion: (K, K) chances
+        confusion: (K, K) chances, :attr:`.NoiseModel.mistaken`
         ambiguity: (n,) float32 in [0, 1]
     """
 

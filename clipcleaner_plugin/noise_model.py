@@ -59,7 +59,7 @@ class NoiseModel:
         lookalike: in [0, 1]
         careless: in [0, 1]
         confusion: (K, K) float64 >= 0 with zeros on the diagonal
-        scattered: (K,) float64 >= 0; with a row of the confusion, at most 0.8 in sum
+        scattered: (K,) float64 >= 0; with a row of the confusion, at most 0.8 in sum, once fitted
         refuge: (K,) bool, classes that images of none are taken for
         clarities: (Q,) float64, quantiles of how clear images are, ascending; by the fit
     """
@@ -76,8 +76,7 @@ class NoiseModel:
 
     @property
     def mistaken(self) -> np.ndarray:
-        """(K, K) float64 chance that a class gets the label of another, but for look-alikes and
-        what is uniform; zeros on the diagonal."""
+        """(K, K) float64 chance of each class to get each other label by confusion or scattered."""
         k = len(self.confusion)
         chances = self.confusion + self.scattered[:, None] / (k - 1)
         np.fill_diagonal(chances, 0)
@@ -128,7 +127,10 @@ class NoiseModel:
         nearby = lookalikes(logits)
         ambiguity = self.ambiguity(logits)
         right = plain * (self.right[labels] + self.careless * (1 - ambiguity))
-        others = sharp * (self.mistaken.T[labels].astype(np.float32) + self.uniform / k)
+        # A row of :attr:`mistaken` each: blocks need no table of all pairs of classes
+        habits = (self.confusion.T[labels] + self.scattered / (k - 1)).astype(np.float32)
+        habits[rows, labels] = 0
+        others = sharp * (habits + self.uniform / k)
         remaining = sharp.copy()
         remaining[rows, labels] = 0
         remaining /= np.maximum(remaining.sum(axis=1, keepdims=True), SMALLEST)
@@ -138,12 +140,12 @@ class NoiseModel:
         right += others[rows, labels]
         others[rows, labels] = 0
         wrong = others.sum(axis=1, dtype=np.float64)
-        clarity = sharp.max(axis=1, where=~self.refuge, initial=0)
+        given = sharp[rows, labels]
+        clarity = np.maximum(sharp.max(axis=1, where=~self.refuge, initial=0), given)
         right, wrong = np.maximum(right, SMALLEST), np.maximum(wrong, SMALLEST)
-        scattered = sharp @ self.scattered.astype(np.float32)
-        scattered -= sharp[rows, labels] * self.scattered[labels]
-        kept = right + wrong + plain * self.scattered[labels] - scattered / (k - 1)
-        return Judgement(right, wrong, others, plain, clarity, kept)
+        lost = np.where(self.refuge, self.scattered, 0).astype(np.float32)
+        by_refuges = (sharp @ lost - given * lost[labels]) / (k - 1) - plain * lost[labels]
+        return Judgement(right, wrong, others, plain, clarity, right + wrong - by_refuges)
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,8 @@ class Judgement:
         wrong: (n,) joint probability of the given label and that it is wrong
         others: (n, K) the same for each other true label; zero at the given one
         support: (n,) probability of the given label before noise is thought of
-        clarity: (n,) the same of the most probable label, but for refuges
-        unscattered: (n,) probability of the given label, if no class had scattered ones
+        clarity: (n,) the same of the most probable label; a refuge counts if it is the given one
+        likelihood: (n,) about the probability of the given label, if refuges had scattered none
     """
 
     right: np.ndarray
@@ -164,7 +166,7 @@ class Judgement:
     others: np.ndarray
     support: np.ndarray
     clarity: np.ndarray
-    unscattered: np.ndarray
+    likelihood: np.ndarray
 
     @property
     def log_odds(self) -> np.ndarray:

@@ -41,8 +41,10 @@ def foreign_probability(
 
     Args:
         confidence: (n,) float in [0, 1], the largest probability of a class before noise is
-            thought of, out-of-fold and calibrated
-        likelihood: (n,) float in [0, 1], the probability of the given label by the noise model
+            thought of, out-of-fold and calibrated; but that of a class that images of none are
+            taken for, which is not honest (:mod:`.refuges`), counts for its own labels alone
+        likelihood: (n,) float in [0, 1], the probability of the given label by the noise model,
+            without the labels that such a class seems to have lost
         num_classes: K >= 2
 
     Returns:

@@ -7,6 +7,7 @@ import numpy as np
 from .labeled import Labeled
 
 _SURE = 2.0  # standard deviations of a difference of two shares
+_LEAST = 0.1  # difference, which images that are hard to judge do not make
 
 
 def find_refuges(
@@ -38,5 +39,5 @@ def find_refuges(
         if len(own) and len(taken):
             both = (own.sum() + taken.sum()) / (len(own) + len(taken))
             deviation = np.sqrt(both * (1 - both) * (1 / len(own) + 1 / len(taken)))
-            found[label] = own.mean() - taken.mean() > _SURE * deviation
+            found[label] = own.mean() - taken.mean() > max(_SURE * deviation, _LEAST)
     return found

@@ -149,7 +149,7 @@ def verdicts(
     mislabeled = scored & (clean_score < np.float32(theta_score)) & (suggested_label != labels)
     verdict = np.full(len(labels), "uncertain", dtype="<U10")
     verdict[selected & ~mislabeled] = "clean"
-    by_names = np.isfinite(evidence["zeroshot_loss"])
+    by_names = bool(np.isfinite(evidence["zeroshot_loss"]).any())
     verdict[mislabeled & ~(selected & by_names)] = "mislabeled"
     verdict[~scored] = "unscorable"
     return verdict

@@ -157,7 +157,8 @@ def _rule(
         return [F(layout.result(OPEN_SET)) == True], score_field  # noqa: E712
     if kind == LEAST_CERTAIN:
         confidence = layout.confidence
-        return [F(confidence) >= 0, F(confidence) < _LITTLE], confidence
+        of_a_class = ~(F(layout.result(OPEN_SET)) == True)  # noqa: E712
+        return [F(confidence) >= 0, F(confidence) < _LITTLE, of_a_class], confidence
     if kind == NEAR_THRESHOLD:
         score, theta = F(score_field), config.theta_score
         return [score >= theta - _NEAR, score <= theta + _NEAR], (score - theta).abs()

@@ -170,6 +170,9 @@ def test_tables_hold_means_and_spread(records: list[dict[str, Any]]) -> None:
     assert f"± {abs(f1[0] - f1[1]) / np.sqrt(2):.3f}" in row
     for heading in ("Means over all rows with noise (2 rows)", "No noise"):
         assert any(line.startswith(heading) for line in lines)
+    took = lines[next(i for i, line in enumerate(lines) if line.startswith("Seconds")) + 4]
+    name, *seconds = [cell.strip() for cell in took.strip("|").split("|")]
+    assert name == "clusters" and all(float(number) > 0 for number in seconds[2:])
     raw = list(report.raw(records))
     assert len([line for line in raw if line.startswith("| clusters")]) == 3
     for table in (lines, raw):

@@ -50,16 +50,26 @@ def test_a_label_is_judged_as_by_hand() -> None:
     right = plain * (1 - 0.1 - 0.06 - 0.04 - 0.2 * ambiguous) + 0.1 / 3 * p[1]
     by_lookalike = (0.06 + 0.2 * ambiguous) * nearby * np.array([p[0], 0, p[2]]) / (p[0] + p[2])
     others = np.array([p[0] * (0.3 + 0.1 / 3 + 0.08 / 2), 0, p[2] * 0.1 / 3]) + by_lookalike
-    unscattered = right + 0.04 * plain + others.sum() - p[0] * 0.08 / 2
     assert judged.support == pytest.approx([plain], rel=1e-5)
     assert judged.right == pytest.approx([right], rel=1e-5)
     assert judged.others[0] == pytest.approx(others, rel=1e-5)
     assert judged.log_odds == pytest.approx([np.log(right / others.sum())], rel=1e-5)
     assert judged.best_other.tolist() == [0]
-    assert judged.unscattered == pytest.approx([unscattered], rel=1e-5)
+    assert judged.likelihood == pytest.approx([right + others.sum()], rel=1e-5)
     assert judged.clarity == pytest.approx([p[0]], rel=1e-5)
-    refuge = replace(model, refuge=np.array([True, False, False])).judge(evidence, np.array([1]))
-    assert refuge.clarity == pytest.approx([p[1]], rel=1e-5)
+
+
+def test_a_refuge_explains_its_own_labels_alone() -> None:
+    model = model_of(3, scattered=np.array([0.6, 0.03, 0.0]), refuge=np.array([True, False, False]))
+    logits = np.array([[2.0, 1.0, -3.0]] * 2, np.float32)
+    p = softmax(logits[0].tolist())
+    judged = model.judge(Evidence(logits, None), np.array([1, 0]))
+    assert judged.clarity == pytest.approx([p[1], p[0]], rel=1e-5)
+    hard = softmax((0.7 * logits[0]).tolist())
+    plain = 0.9 * p + 0.1 * hard
+    of_other = plain[1] * (1 - 0.1 - 0.03) + 0.1 / 3  # none of class 0, which could be any label
+    of_own = plain[0] * (1 - 0.1) + 0.1 / 3 + p[1] * 0.03 / 2
+    assert judged.likelihood == pytest.approx([of_other, of_own], rel=1e-5)
 
 
 @given(st.integers(2, 6), st.integers(0, 1000))

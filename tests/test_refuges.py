@@ -13,14 +13,16 @@ from clipcleaner_plugin.scoring import score_labels
 K = 3
 
 
-def refuges(own: int, taken: int, *, scattered: float = 0.5, judged: bool = True) -> list[int]:
+def refuges(
+    own: int, taken: int, *, of: int = 20, scattered: float = 0.5, judged: bool = True
+) -> list[int]:
     """Of 20 images labeled 1 and 20 that are taken for it, so many look like it at first."""
-    labels = np.repeat([1, 0], 20)
-    looks = np.zeros((40, K), dtype=np.float32)
+    labels = np.repeat([1, 0], of)
+    looks = np.zeros((2 * of, K), dtype=np.float32)
     looks[:, 2] = 1
-    looks[[*range(own), *range(20, 20 + taken)], 1] = 2
-    shares = np.tile(np.array([0.1, 0.8, 0.1], np.float32), (40, 1))
-    fold_of, weights = np.full(40, 0 if judged else -1), np.ones(40, dtype=np.float32)
+    looks[[*range(own), *range(of, of + taken)], 1] = 2
+    shares = np.tile(np.array([0.1, 0.8, 0.1], np.float32), (2 * of, 1))
+    fold_of, weights = np.full(2 * of, 0 if judged else -1), np.ones(2 * of, dtype=np.float32)
     rows = Labeled(looks, None, labels, fold_of, weights)
     found = find_refuges(rows, looks, shares, np.array([0.0, scattered, 0.0]))
     return np.flatnonzero(found).tolist()
@@ -28,6 +30,7 @@ def refuges(own: int, taken: int, *, scattered: float = 0.5, judged: bool = True
 
 def test_what_a_class_has_lost_looks_like_it_from_the_first() -> None:
     assert refuges(16, 16) == refuges(16, 20) == []
+    assert refuges(18, 17) == refuges(1800, 1700, of=2000) == []
     # 16 and 10 of 20: a difference of .3, with a deviation of sqrt(.65 * .35 / 10) = .151
     assert refuges(16, 10) == []
     assert refuges(16, 9) == [1]
@@ -53,7 +56,32 @@ def test_strangers_are_told_from_what_a_class_has_lost(
 
     found = score_labels(features, labels)
     assert np.mean(found.open_set[foreign]) > 0.75
+    assert max(np.mean(found.open_set[truth == label]) for label in range(k)) < 0.1
     assert np.mean(found.open_set[~foreign]) < 0.02
     assert found.suggested_confidence[found.open_set].max() < 0.5, "no label is right"
     monkeypatch.setattr(cleaning, "find_refuges", lambda *_: np.zeros(k, dtype=bool))
     assert np.mean(score_labels(features, labels).open_set[foreign]) < 0.1
+
+
+def test_the_images_of_a_refuge_are_of_it() -> None:
+    """A class of a dozen, which two hundred strangers are taken for, keeps its own."""
+    random = np.random.default_rng(1)
+    centres = random.standard_normal((25, 64))
+    truth = np.repeat(np.arange(25), [12] + [60] * 14 + [20] * 10)
+    features = centres[truth] + 0.6 * random.standard_normal((len(truth), 64))
+    foreign = truth >= 15
+    labels = np.where(foreign, random.integers(0, 15, len(truth)), truth)
+    found = score_labels(features, labels)
+    assert np.mean(found.open_set[foreign]) > 0.75
+    assert max(np.mean(found.open_set[truth == label]) for label in range(15)) < 0.1
+
+
+def test_what_a_class_has_lost_is_not_of_no_class() -> None:
+    random = np.random.default_rng(1)
+    truth = np.repeat(np.arange(12), [*[250] * 11, 2000])
+    features = random.standard_normal((12, 32))[truth]
+    features = features + 1.8 * random.standard_normal((len(truth), 32))
+    lost = (truth == 11) & (random.random(len(truth)) < 0.6)
+    labels = np.where(lost, random.integers(0, 11, len(truth)), truth)
+    found = score_labels(features, labels)
+    assert np.mean(found.open_set) < 0.01
