@@ -58,7 +58,8 @@ KINDS = {
         f"Clean score within {_NEAR} of where a label begins to look wrong; closest first",
     ),
     LEAST_CERTAIN: Kind(
-        "Least certain", "No label reaches half of the probability; least certain first"
+        "Least certain",
+        "No label reaches half of the probability, of no class aside; least certain first",
     ),
     OPEN_SET: Kind("Of no class", "Images that seem to belong to none of the classes"),
     REVIEWED: Kind("Reviewed", "Labels that a reviewer has decided about"),

@@ -82,17 +82,18 @@ def test_the_chances_of_all_labels_sum_to_one(k: int, seed: int) -> None:
     assert np.sum(judged.right + judged.wrong) == pytest.approx(1, abs=1e-5)
 
 
-@given(st.integers(0, 1000), st.floats(0, 0.3), st.floats(0, 0.5), st.floats(0.1, 5))
+@given(st.integers(0, 1000), st.floats(0, 0.2), st.floats(0, 0.35), st.floats(0.1, 5))
 def test_more_support_for_a_label_never_lowers_its_odds(
     seed: int, uniform: float, careless: float, step: float
 ) -> None:
+    """At any rate where one label in seven of each class, or more, is right."""
     random = np.random.default_rng(seed)
     logits = random.normal(0, 3, (1, 4)).astype(np.float32)
     better = logits.copy()
     better[0, 2] += step
-    confusion = random.uniform(0, 0.1, (4, 4))
+    confusion = random.uniform(0, 0.07, (4, 4))  # of a class at most .21, and .09 scattered
     np.fill_diagonal(confusion, 0)
-    scattered = random.uniform(0, 0.1, 4)
+    scattered = random.uniform(0, 0.09, 4)
     model = model_of(
         4, uniform=uniform, careless=careless, confusion=confusion, scattered=scattered
     )
