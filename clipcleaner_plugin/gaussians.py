@@ -118,14 +118,19 @@ def _discriminants(
     sizes: np.ndarray, sums: np.ndarray, scatter: np.ndarray, total: float, bias: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients (K + E, d) and intercepts (K + E,) of Gaussian classes with the same prior."""
+    from scipy.linalg import cho_solve, lapack
+
     d = len(scatter)
     means = sums / np.maximum(sizes, 1e-6)[:, None]
     within = (scatter - (means * sizes[:, None]).T @ means) / max(total, 1.0)
     level = max(float(np.trace(within)) / d, 1e-8)
     covariance = (1 - SHRINKAGE) * within + SHRINKAGE * level * np.eye(d)
-    solved = np.linalg.solve(covariance, np.concatenate([means.T, within], axis=1))
-    coefficients = solved[:, : len(means)].T
-    noise = float(np.trace(solved[:, len(means) :])) / np.maximum(sizes, 0.5)
+    factor = np.linalg.cholesky(covariance)
+    coefficients = cho_solve((factor, True), means.T).T
+    # The trace of covariance^-1 within, from that of the inverse, the squares of its factor's
+    inverse, _ = lapack.dtrtri(factor, lower=1)
+    of_within = (d - SHRINKAGE * level * float(np.square(inverse).sum())) / (1 - SHRINKAGE)
+    noise = of_within / np.maximum(sizes, 0.5)
     intercepts = -0.5 * np.einsum("kd,kd->k", means, coefficients) + 0.5 * bias * noise
     unseen = sizes < 0.5
     coefficients[unseen], intercepts[unseen] = 0, _UNSEEN

@@ -56,6 +56,7 @@ def results(dataset: Maker) -> Any:
 
 def rows(results: Any) -> list[dict[str, Any]]:
     names = ["score", "verdict", *EVIDENCES, "suggestion.label", "suggestion.confidence"]
+    names.append("open_set")
     fields = ["id", "ground_truth.label", "ground_truth_review", *map(results.field, names)]
     keys = ["id", "given", "review", *names]
     found = zip(*results.dataset.values(fields), strict=True)
