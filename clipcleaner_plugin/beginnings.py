@@ -8,14 +8,35 @@ import numpy as np
 
 from .labeled import Labeled
 from .noise_fit import MOST_CONFUSED, sum_by_label
-from .noise_model import Evidence, NoiseModel
+from .noise_model import NoiseModel
 from .offsets import SUPPOSED_NOISE
 from .zeroshot import log_softmax
 
 _TRUST_EXPONENT, _SHARPNESS = 6, 4
 
 
-def joint_opinion(evidence: Evidence, rows: Labeled) -> tuple[np.ndarray, float]:
+def calibrated(logits: np.ndarray, rows: Labeled) -> np.ndarray:
+    """Log-probabilities by logits, (n, K) float32, scaled to explain the given labels best.
+
+    A fifth of the labels is supposed to be arbitrary.
+    """
+    from scipy.optimize import minimize_scalar
+
+    each, k = np.arange(len(logits)), logits.shape[1]
+
+    def cost(scale: float) -> float:
+        log_probs = log_softmax(np.float32(scale) * logits)[each, rows.labels]
+        probs = np.exp(log_probs.astype(np.float64))
+        mixed = np.log((1 - SUPPOSED_NOISE) * probs + SUPPOSED_NOISE / k)
+        return -float((rows.weights * mixed).sum())
+
+    found = minimize_scalar(cost, bounds=(0.01, 1), method="bounded", options={"xatol": 0.01})
+    return log_softmax(np.float32(found.x) * logits)
+
+
+def joint_opinion(
+    images: np.ndarray, language: np.ndarray | None, rows: Labeled
+) -> tuple[np.ndarray, float]:
     """What both opinions hold probable, each trusted by a power of its agreement with the labels.
 
     Wrong labels that do not depend on the image lower both agreements by the same factor, so that
@@ -24,19 +45,16 @@ def joint_opinion(evidence: Evidence, rows: Labeled) -> tuple[np.ndarray, float]
     less sure than it should be.
 
     Args:
-        evidence: of the rows
+        images: (n, K) float32, from :func:`calibrated`
+        language: (n, K) float32 logits, or None
         rows: where no model judges one by its image, it tells nothing of how far to trust either
 
     Returns:
         (n, K) float32 probabilities, and the trust in language, in [0, 1]
     """
-    assert evidence.images is not None
-    images = log_softmax(
-        np.float32(_calibrate(evidence.images, rows.labels, rows.weights)) * evidence.images
-    )
     joint, trust = images, 0.0
-    if evidence.language is not None:
-        language = log_softmax(evidence.language)
+    if language is not None:
+        language = log_softmax(language)
         judged = rows.judged
         right = [
             float(np.average(agrees[judged], weights=rows.weights[judged]))
@@ -47,21 +65,6 @@ def joint_opinion(evidence: Evidence, rows: Labeled) -> tuple[np.ndarray, float]
         trust = by_language / (by_language + by_images) if by_language + by_images else 0.5
         joint = np.float32(trust) * language + np.float32(1 - trust) * images
     return np.exp(log_softmax(_SHARPNESS * joint)), trust
-
-
-def _calibrate(logits: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
-    """The scale of logits that explains the given labels best, if a fifth of them is arbitrary."""
-    from scipy.optimize import minimize_scalar
-
-    rows, k = np.arange(len(labels)), logits.shape[1]
-
-    def cost(scale: float) -> float:
-        probs = np.exp(log_softmax(np.float32(scale) * logits)[rows, labels].astype(np.float64))
-        mixed = np.log((1 - SUPPOSED_NOISE) * probs + SUPPOSED_NOISE / k)
-        return -float((weights * mixed).sum())
-
-    found = minimize_scalar(cost, bounds=(0.01, 1), method="bounded", options={"xatol": 0.01})
-    return float(found.x)
 
 
 def start_from(

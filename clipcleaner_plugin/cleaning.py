@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .beginnings import by_confusion, by_labels, joint_opinion, start_from
+from .beginnings import by_confusion, by_labels, calibrated, joint_opinion, start_from
 from .displaced import LEADS, with_places
 from .fitting import in_order
 from .gaussians import GaussianFitter, Gaussians
@@ -152,15 +152,15 @@ def clean_labels(
     given = np.zeros((len(labels), num_classes), dtype=np.float32)
     given[np.arange(len(labels)), labels] = 1
     fitter = GaussianFitter(features, fold_of, weights)
-    images = fitter.fit(given).logits(features, fold_of)
+    images = calibrated(fitter.fit(given).logits(features, fold_of), rows)
     search = _Search(rows, given, fitter, images)
     found, offsets = search.explain(), np.zeros(num_classes, dtype=np.float32)
     if language is not None:
-        looks, _ = joint_opinion(Evidence(images, None), rows)
+        looks, _ = joint_opinion(images, None, rows)
         shares = by_confusion(looks, labels, start_model(num_classes, GAUSSIAN_SCALE))
         fitted = fit_offsets(language, shares, weights)
         with_offsets = replace(search, rows=replace(rows, language=language + fitted))
-        _, trust = joint_opinion(Evidence(images, with_offsets.rows.language), rows)
+        _, trust = joint_opinion(images, with_offsets.rows.language, rows)
         gain = gain_of(fitted, language, labels, weights) * len(labels) / weights.sum()
         if trust > _TRUSTED and gain > num_classes * np.log(len(labels)):
             other = with_offsets.explain()
@@ -202,7 +202,7 @@ class _Search:
     Attributes:
         rows: n of them
         given: (n, K) float32, 1 at the given labels
-        images: (n, K) float32 logits of Gaussians that are fitted to the given labels
+        images: (n, K) float32 log-probabilities by Gaussians that are fitted to the given labels
     """
 
     rows: Labeled
@@ -223,7 +223,7 @@ class _Search:
         (BIC), too, unless language, which has not seen the labels, is trusted.
         """
         labels, weights = self.rows.labels, self.rows.weights
-        opinion, trust = joint_opinion(Evidence(self.images, self.rows.language), self.rows)
+        opinion, trust = joint_opinion(self.images, self.rows.language, self.rows)
 
         def cost(found: _Explanation) -> float:
             return found.fit.surprise if trust > _TRUSTED else found.cost

@@ -7,10 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from clipcleaner_plugin.beginnings import by_confusion, by_labels, joint_opinion, start_from
+from clipcleaner_plugin.beginnings import (
+    by_confusion,
+    by_labels,
+    calibrated,
+    joint_opinion,
+    start_from,
+)
 from clipcleaner_plugin.labeled import Labeled
 from clipcleaner_plugin.noise_fit import start_model
-from clipcleaner_plugin.noise_model import Evidence
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 0])
 
@@ -31,7 +36,7 @@ def opinion(
     fold_of = np.where(np.arange(10) < unjudged, -1, 0)
     names = sure_of(language % 3)
     rows = Labeled(looks, names, LABELS, fold_of, weights)
-    return joint_opinion(Evidence(looks, names), rows)
+    return joint_opinion(calibrated(looks, rows), names, rows)
 
 
 def test_trust_is_a_power_of_how_often_each_opinion_agrees() -> None:
@@ -47,6 +52,16 @@ def test_trust_is_measured_where_both_have_an_opinion() -> None:
     one = np.ones(10, dtype=np.float32)
     # Of the last seven labels language contradicts none, the images four
     assert opinion(4, 2, one, unjudged=3)[1] == pytest.approx(7**6 / (7**6 + 3**6))
+
+
+def test_logits_are_scaled_to_be_right_as_often_as_they_say() -> None:
+    # Of images that are said to be of class 0 a quarter are not: odds of three to one
+    labels, looks = np.repeat([0, 1], [3000, 1000]), np.zeros((4000, 2), dtype=np.float32)
+    looks[:, 1] = -10
+    one = np.ones(4000, dtype=np.float32)
+    found = calibrated(looks, Labeled(looks, None, labels, np.zeros(4000, dtype=int), one))
+    # A fifth of all labels is arbitrary, half of that of class 0: .75 is .8 p + .1
+    assert np.exp(found[0, 0]) == pytest.approx(0.8125, abs=0.01)
 
 
 def test_the_more_trusted_opinion_wins() -> None:
