@@ -19,7 +19,7 @@ from benchmarks import report
 from benchmarks.data import DEFAULT_FOLDER, DataMissingError, FeatureSet, load_sets
 from benchmarks.figures import calibration, measure
 from benchmarks.machine import describe
-from benchmarks.peers import METHODS, PLAIN_FUSED, Found, make_case
+from benchmarks.peers import METHODS, Found, make_case, plain_fused
 from benchmarks.settings import DRAWS, HARD, NOISE, PLAIN, QUICK, VARIANTS, make_task
 from clipcleaner_plugin import score_labels
 
@@ -73,7 +73,7 @@ def examine(data: FeatureSet, setting: Setting) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     started = time.perf_counter()
     case = make_case(task, scores)
-    METHODS[PLAIN_FUSED](case)
+    plain_fused(case)
     plain_seconds = time.perf_counter() - started
     return {
         "setting": list(setting),

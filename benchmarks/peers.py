@@ -18,7 +18,6 @@ from clipcleaner_plugin.zeroshot import log_softmax, normalize_rows
 
 FOLDS, SEED = 5, 51
 NEIGHBOURS = 10
-PLAIN_FUSED = "plain fused"
 CLIP_SCALE = 100.0
 LEAST = 1e-6  # the least probability that the plain fused rule hears of from the images
 _BLOCK = 1024  # rows whose similarities to all others are held at a time
@@ -194,7 +193,7 @@ def confidence(case: Case) -> Found:
 METHODS: dict[str, Callable[[Case], Found]] = {
     "ours": ours,
     "paper rule": paper,
-    PLAIN_FUSED: plain_fused,
+    "plain fused": plain_fused,
     "cleanlab": cleanlab,
     "Datalab": datalab,
     "kNN": neighbours,

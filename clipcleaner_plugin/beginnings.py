@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from .labeled import Labeled
-from .noise_fit import MOST_CONFUSED, sum_by_label
+from .noise_fit import MOST_CONFUSED, sum_by_label, weights_of_labels
 from .noise_model import NoiseModel
 from .offsets import SUPPOSED_NOISE
 from .zeroshot import log_softmax
@@ -74,9 +74,9 @@ def start_from(
     k = opinion.shape[1]
     counts = sum_by_label(opinion * weights[:, None], labels, k).T
     sizes = counts.sum(axis=1)
-    of_label = np.bincount(labels, weights, k) / np.maximum(np.bincount(labels, minlength=k), 1)
     np.fill_diagonal(counts, 0)
-    confusion = np.maximum(counts - 1.5 * of_label, 0) / np.maximum(sizes, 1)[:, None]
+    by_chance = 1.5 * weights_of_labels(labels, weights, k)
+    confusion = np.maximum(counts - by_chance, 0) / np.maximum(sizes, 1)[:, None]
     confusion *= np.minimum(1, MOST_CONFUSED / np.maximum(confusion.sum(axis=1), 1e-9))[:, None]
     return replace(start, confusion=confusion)
 

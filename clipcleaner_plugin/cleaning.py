@@ -117,14 +117,7 @@ class Cleaning:
         return judged.best_other, np.where(fold_of < 0, 0, judged.doubt).astype(np.float32)
 
 
-def clean_labels(
-    features: np.ndarray,
-    language: np.ndarray | None,
-    labels: np.ndarray,
-    fold_of: np.ndarray,
-    weights: np.ndarray,
-    num_classes: int,
-) -> Cleaning:
+def clean_labels(rows: Labeled, num_classes: int) -> Cleaning:
     """Finds clean classes and the noise in their labels together, by expectation maximisation.
 
     The Gaussians are fitted to labels that the noise model has cleaned, and the noise model to
@@ -138,21 +131,17 @@ def clean_labels(
     Call it within :func:`clipcleaner_plugin.fitting.one_blas_thread`.
 
     Args:
-        features: (n, d) float32
-        language: (n, K) float32 logits of language, or None
-        labels: (n,) int in [0, K)
-        fold_of: (n,) int in [-1, F)
-        weights: (n,) float32 > 0, how many samples each row stands for
+        rows: n of them
         num_classes: K >= 2
 
     Returns:
         the classes and the noise
     """
-    rows = Labeled(features, language, labels, fold_of, weights)
+    labels, language, weights = rows.labels, rows.language, rows.weights
     given = np.zeros((len(labels), num_classes), dtype=np.float32)
     given[np.arange(len(labels)), labels] = 1
-    fitter = GaussianFitter(features, fold_of, weights)
-    images = calibrated(fitter.fit(given).logits(features, fold_of), rows)
+    fitter = GaussianFitter(rows.features, rows.fold_of, weights)
+    images = calibrated(fitter.fit(given).logits(rows.features, rows.fold_of), rows)
     search = _Search(rows, given, fitter, images)
     found, offsets = search.explain(), np.zeros(num_classes, dtype=np.float32)
     if language is not None:

@@ -177,7 +177,7 @@ def _fit_chances(
     unseen, seen = ambiguity * nearby, (1 - ambiguity) * plain
     total_weight = float(weights.sum())
     class_weight = np.bincount(labels, weights, minlength=k)
-    of_label = class_weight / np.maximum(np.bincount(labels, minlength=k), 1)
+    of_label = weights_of_labels(labels, weights, k)
     least_kept = np.maximum(LEAST_CONFUSED * of_label, LEAST_KEPT * class_weight)
     likelihood = 0.0
     for _ in range(_COUNTS):
@@ -247,6 +247,12 @@ def _quantiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     order = np.argsort(values, kind="stable")
     below = np.cumsum(weights[order], dtype=np.float64) - 0.5 * weights[order]
     return np.interp(np.linspace(0, below[-1], _QUANTILES), below, values[order])
+
+
+def weights_of_labels(labels: np.ndarray, weights: np.ndarray, num_classes: int) -> np.ndarray:
+    """How many samples a row with each label stands for, (K,) float64; 0 for a missing label."""
+    sizes = np.bincount(labels, minlength=num_classes)
+    return np.bincount(labels, weights, num_classes) / np.maximum(sizes, 1)
 
 
 def sum_by_label(table: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -122,7 +122,8 @@ class NoiseModel:
         logits = self.logits(evidence)
         rows, k = np.arange(len(labels)), logits.shape[1]
         sharp = np.exp(log_softmax(logits))
-        plain = (1 - HARD_SHARE) * sharp[rows, labels]
+        given = sharp[rows, labels]
+        plain = (1 - HARD_SHARE) * given
         plain += HARD_SHARE * np.exp(log_softmax(logits * np.float32(HARD_SCALE)))[rows, labels]
         nearby = lookalikes(logits)
         ambiguity = self.ambiguity(logits)
@@ -140,7 +141,6 @@ class NoiseModel:
         right += others[rows, labels]
         others[rows, labels] = 0
         wrong = others.sum(axis=1, dtype=np.float64)
-        given = sharp[rows, labels]
         clarity = np.maximum(sharp.max(axis=1, where=~self.refuge, initial=0), given)
         right, wrong = np.maximum(right, SMALLEST), np.maximum(wrong, SMALLEST)
         lost = np.where(self.refuge, self.scattered, 0).astype(np.float32)

@@ -15,6 +15,7 @@ from . import visual
 from .cleaning import Cleaning, clean_labels, draw_sample
 from .fitting import in_order, one_blas_thread
 from .inputs import Inputs, unit_rows
+from .labeled import Labeled
 from .noise_fit import start_model
 from .noise_model import NoiseModel
 from .visual import VisualModels
@@ -185,14 +186,14 @@ def _clean(
     """The first cleaning, by a part of the samples where they are many."""
     sample = draw_sample(labels, num_classes)
     with one_blas_thread():
-        return clean_labels(
+        rows = Labeled(
             features[sample.rows],
             words.logits(sample.rows),
             labels[sample.rows],
             fold_of[sample.rows],
             sample.weights,
-            num_classes,
         )
+        return clean_labels(rows, num_classes)
 
 
 def _doubts(

@@ -154,12 +154,12 @@ def _rule(
         raise ValueError(f"this run has no view {kind!r}; choose one of {', '.join(offered)}")
     if kind == REVIEWED:
         return [verdict.is_in(list(VERDICTS)), is_decided(layout)], score_field
+    foreign = F(layout.result(OPEN_SET)) == True  # noqa: E712
     if kind == OPEN_SET:
-        return [F(layout.result(OPEN_SET)) == True], score_field  # noqa: E712
+        return [foreign], score_field
     if kind == LEAST_CERTAIN:
         confidence = layout.confidence
-        of_a_class = ~(F(layout.result(OPEN_SET)) == True)  # noqa: E712
-        return [F(confidence) >= 0, F(confidence) < _LITTLE, of_a_class], confidence
+        return [F(confidence) >= 0, F(confidence) < _LITTLE, ~foreign], confidence
     if kind == NEAR_THRESHOLD:
         score, theta = F(score_field), config.theta_score
         return [score >= theta - _NEAR, score <= theta + _NEAR], (score - theta).abs()

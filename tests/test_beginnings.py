@@ -27,7 +27,7 @@ def sure_of(classes: np.ndarray) -> np.ndarray:
 def opinion(
     images_wrong: int, language_wrong: int, weights: np.ndarray, unjudged: int = 0
 ) -> tuple[np.ndarray, float]:
-    """The joint opinion on ten labels, of which each opinion contradicts some, the last first."""
+    """The joint opinion on ten labels, of which images contradict the last, language the first."""
     images, language = LABELS.copy(), LABELS.copy()
     images[10 - images_wrong :] += 1
     language[:language_wrong] += 1

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from feature_clusters import flip, make_clusters
+from feature_clusters import Clusters, flip, make_clusters
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clipcleaner_plugin import cleaning
 from clipcleaner_plugin.cleaning import clean_labels, draw_sample
 from clipcleaner_plugin.fitting import one_blas_thread
+from clipcleaner_plugin.labeled import Labeled
 
 
 @given(
@@ -41,12 +42,18 @@ def test_a_sample_may_be_a_share_of_all() -> None:
         assert len(draw_sample(labels, 3, share).rows) == pytest.approx(size, abs=3)
 
 
+def rows_of(
+    data: Clusters, language: np.ndarray | None, labels: np.ndarray, fold_of: np.ndarray
+) -> Labeled:
+    return Labeled(data.images, language, labels, fold_of, np.ones(len(labels), np.float32))
+
+
 def doubts(labels: np.ndarray, texts: bool, spread: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
     data = make_clusters(400, 4, spread=spread)
     fold_of = np.arange(400) // 4 % 5
     language = 100 * data.images @ data.texts.T if texts else None
     with one_blas_thread():
-        found = clean_labels(data.images, language, labels, fold_of, np.ones(400, np.float32), 4)
+        found = clean_labels(rows_of(data, language, labels, fold_of), 4)
         return found.doubts(data.images, language, labels, fold_of)
 
 
@@ -71,7 +78,7 @@ def test_samples_that_no_model_may_judge_are_not_doubted() -> None:
     labels = flip(data.truth, 4, 0.2)
     fold_of = np.where(np.arange(100) < 50, -1, np.arange(100) // 4 % 2)
     with one_blas_thread():
-        found = clean_labels(data.images, None, labels, fold_of, np.ones(100, np.float32), 4)
+        found = clean_labels(rows_of(data, None, labels, fold_of), 4)
         _, doubt = found.doubts(data.images, None, labels, fold_of)
     assert not doubt[:50].any() and doubt[50:].any()
 
@@ -87,7 +94,7 @@ def test_a_name_that_draws_all_images_is_set_right_where_names_tell_more_than_lo
     labels[hit] = (labels[hit] + 1) % 4
     fold_of = np.arange(400) // 4 % 5
     with one_blas_thread():
-        found = clean_labels(data.images, language, labels, fold_of, np.ones(400, np.float32), 4)
+        found = clean_labels(rows_of(data, language, labels, fold_of), 4)
         _, doubt = found.doubts(data.images, language, labels, fold_of)
     assert np.mean((language + found.offsets).argmax(axis=1) == data.truth) > 0.95
     assert np.mean((doubt > 0.5) == (labels != data.truth)) > 0.97
@@ -101,7 +108,7 @@ def test_names_that_are_right_are_believed_as_they_are() -> None:
     labels[lost] = 0
     fold_of = np.arange(400) // 4 % 5
     with one_blas_thread():
-        found = clean_labels(data.images, language, labels, fold_of, np.ones(400, np.float32), 4)
+        found = clean_labels(rows_of(data, language, labels, fold_of), 4)
         _, doubt = found.doubts(data.images, language, labels, fold_of)
     assert not found.offsets.any()
     assert np.mean((doubt > 0.5) == lost) > 0.97

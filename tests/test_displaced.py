@@ -34,7 +34,7 @@ def given_back(
     if judged is None:
         judged = np.ones(len(labels), dtype=bool)
     if weights is None:
-        weights = np.full(len(labels), 2, dtype=np.float32)
+        weights = np.ones(len(labels), dtype=np.float32)
     rows = Labeled(looks, None, labels, np.where(judged, 0, -1), weights)
     return with_places(rows, looks, shares, lead)
 
@@ -74,7 +74,7 @@ def test_a_label_may_nearly_lead() -> None:
 def test_a_label_leads_by_what_its_rows_stand_for() -> None:
     looks, labels = places((50, 0, 0, 1), (20, 0, 1, 1), (19, 1, 0, 1), (20, 1, 1, 1), (8, 2, 1, 1))
     one = np.ones(len(labels), dtype=np.float32)
-    assert given_back(looks, labels, weights=one) is None
+    assert given_back(looks, labels) is None
     assert given_back(looks, labels, weights=np.where(labels == 0, 2 * one, one)) is not None
 
 
@@ -127,7 +127,7 @@ def test_a_small_class_that_a_large_one_is_mistaken_for_is_found_again(
 
     def found() -> float:
         with one_blas_thread():
-            cleaned = clean_labels(features, None, labels, fold_of, weights, classes)
+            cleaned = clean_labels(Labeled(features, None, labels, fold_of, weights), classes)
             doubts = cleaned.doubts(features, None, labels, fold_of)[1] > 0.5
         return float(np.mean(doubts == (labels != truth)))
 

@@ -177,7 +177,7 @@ def test_a_class_of_everything_else_keeps_its_labels(
 
     def doubted() -> np.ndarray:
         with one_blas_thread():
-            found = clean_labels(features, None, labels, fold_of, weights, 17)
+            found = clean_labels(Labeled(features, None, labels, fold_of, weights), 17)
             return found.doubts(features, None, labels, fold_of)[1] > 0.5
 
     found, right = doubted(), labels == truth
