@@ -155,6 +155,23 @@ def test_a_class_that_lost_its_labels_to_all_others_is_found(weight: int) -> Non
     )
 
 
+@pytest.mark.parametrize("weight", [1, 4])
+def test_what_rows_stand_for_is_no_evidence(weight: int) -> None:
+    """A class that lost labels costs its rate alone, and labels surprise as often as were seen."""
+    evidence, truth, labels = noisy_labels(40, 4000, 0.05, 0)
+    random = np.random.default_rng(2)
+    lost = (truth == 3) & (random.random(4000) < 0.7)
+    labels[lost] = (3 + random.integers(1, 40, lost.sum())) % 40
+    weights = np.full(4000, weight, np.float32)
+    with one_blas_thread():
+        found = fit_noise_model(evidence, labels, weights, start_model(40, 0.3))
+    assert np.count_nonzero(found.model.scattered) == 1 and not found.model.confusion.any()
+    assert found.price == pytest.approx(0.5 * np.log(100))
+    judged = found.model.judge(evidence, labels)
+    expected = -np.log(judged.right.astype(np.float64) + judged.wrong).sum()
+    assert found.surprise == pytest.approx(expected, rel=0.01)
+
+
 def test_pair_flips_are_found_in_the_confusion() -> None:
     evidence, truth, labels = noisy_labels(6, 4000, 0, 0.3)
     model = fit(evidence, labels, 6)

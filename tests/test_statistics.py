@@ -20,7 +20,7 @@ from clipcleaner_plugin.decisions import declare_review
 from clipcleaner_plugin.fields import EVIDENCES
 from clipcleaner_plugin.layout import Layout
 from clipcleaner_plugin.memory import Last
-from clipcleaner_plugin.reselection import Thetas, preview_evidence, read_evidence
+from clipcleaner_plugin.reselection import StoredEvidence, Thetas, preview_evidence, read_evidence
 from clipcleaner_plugin.rules import noise_rate, select_paper, verdicts
 from clipcleaner_plugin.tally import BINS
 
@@ -261,3 +261,12 @@ def test_a_preview_of_many_samples_looks_at_a_random_part(
     monkeypatch.setattr(reselection, "PREVIEW_SAMPLES", 1000)
     monkeypatch.setattr(reselection, "_last", reselection.Last())
     assert preview_evidence(results).counts(results.thetas) == about
+
+
+@pytest.mark.parametrize(("named", "verdict"), [(1.0, "uncertain"), (None, "mislabeled")])
+def test_without_names_stored_scores_decide(named: float | None, verdict: str) -> None:
+    row = {"sample": 0, "verdict": "clean", "given": "cat", "suggested": "dog", "score": 0.1}
+    row |= dict.fromkeys(("visual_loss", "visual_consistency"), 1.0)
+    row |= dict.fromkeys(("zeroshot_loss", "zeroshot_consistency"), named)
+    stored = StoredEvidence([row | {"_id": i} for i in range(4)], ["cat", "dog"], 51, 4)
+    assert stored.verdicts(Thetas()).tolist() == [verdict] * 4
