@@ -21,10 +21,9 @@ REGRESSION_SCALE = 1.5  # regularised and out of fold, logistic regression is le
 # from images that are hard. Right labels had 1.3 at the least, with features drowned in noise. It
 # holds while the samples say less of a coefficient than the penalty does; with more of them the
 # regression is as sure as right by itself, and nothing is taken for careless.
-SOFT_SCALE, LEAST_SCALE = 1.3, 1.7
+SOFT_SCALE, LEAST_SCALE = 1.3, 1.5
 _MOST_INFORMATION = 1.0
 _SUPPOSED_CARELESS = 0.2
-_MEMBERS = 2.0  # of a class in advance, see fit_noise_model
 VISUAL_FLOOR = 1e-6  # what the visual model gives to a class that it has never seen
 
 
@@ -85,9 +84,7 @@ def fit_fusion(opinions: Opinions) -> Fusion:
         sample = draw_sample(opinions.labels, opinions.num_classes)
         evidence = gather_evidence(opinions, sample.rows, _words(opinions, sample.rows))
         labels = opinions.labels[sample.rows]
-        nothing = np.zeros(opinions.num_classes)
-        start = replace(opinions.noise, images_scale=REGRESSION_SCALE, shifts=nothing)
-        start = spread(start)
+        start = spread(replace(opinions.noise, images_scale=REGRESSION_SCALE))
         fit = partial(fit_noise_model, labels=labels, weights=sample.weights)
         alone, least = {}, 0.0
         if evidence.language is not None:
@@ -99,9 +96,7 @@ def fit_fusion(opinions: Opinions) -> Fusion:
             if is_soft and _information(opinions, sample.rows) < _MOST_INFORMATION:
                 start, least = replace(start, careless=_SUPPOSED_CARELESS), LEAST_SCALE
                 alone["images"] = fit(images, start=start, least_images_scale=least).model
-        # Without images the names are all there is: what they say may not follow the labels
-        members = None if evidence.images is None else _MEMBERS
-        model = fit(evidence, start=start, least_images_scale=least, members=members).model
+        model = fit(evidence, start=start, least_images_scale=least).model
     spread_of = {
         "images": 0.0 if evidence.images is None else model.images_scale * _spread(evidence.images),
         "language": (

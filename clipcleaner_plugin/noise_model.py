@@ -39,8 +39,8 @@ class Evidence:
 class NoiseModel:
     """The probability of a given label, and of the true one behind it.
 
-    The true label ``k`` has the probability ``p(k) = softmax(b g + a l + s)_k``, of logits ``g``
-    of the images and ``l`` of language. The given label ``y`` is then
+    The true label ``k`` has the probability ``p(k) = softmax(b g + a l)_k``, of the logits ``g`` of
+    the images and ``l`` of language. The given label ``y`` is then
 
     - right, ``y = k``, where nothing of the following happened;
     - any label, with the chance ``uniform``;
@@ -61,7 +61,6 @@ class NoiseModel:
         confusion: (K, K) float64 >= 0 with zeros on the diagonal
         scattered: (K,) float64 >= 0; with a row of the confusion, at most 0.8 in sum, once fitted
         refuge: (K,) bool, classes that images of none are taken for
-        shifts: (K,) float64 ``s``, how much more frequent classes are than their evidence says
         clarities: (Q,) float64, quantiles of how clear images are, ascending; by the fit
     """
 
@@ -73,7 +72,6 @@ class NoiseModel:
     confusion: np.ndarray
     scattered: np.ndarray
     refuge: np.ndarray
-    shifts: np.ndarray
     clarities: np.ndarray = field(default_factory=lambda: np.zeros(1))
 
     @property
@@ -109,9 +107,7 @@ class NoiseModel:
             parts.append(np.float32(self.images_scale) * evidence.images)
         if evidence.language is not None:
             parts.append(np.float32(self.language_scale) * evidence.language)
-        logits = sum(parts[1:], start=parts[0])
-        logits += self.shifts.astype(np.float32)
-        return logits
+        return sum(parts[1:], start=parts[0])
 
     def judge(self, evidence: Evidence, labels: np.ndarray) -> Judgement:
         """Finds out how the given labels of some samples came about.

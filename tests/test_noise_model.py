@@ -23,7 +23,7 @@ def model_of(k: int, **changes: object) -> NoiseModel:
     values = {
         "images_scale": 1.0, "language_scale": 1.0, "uniform": 0.1, "lookalike": 0.0,
         "careless": 0.0, "confusion": np.zeros((k, k)), "scattered": np.zeros(k),
-        "refuge": np.zeros(k, dtype=bool), "shifts": np.zeros(k),
+        "refuge": np.zeros(k, dtype=bool),
         "clarities": np.linspace(0, 5, 11),
     }  # fmt: skip
     return NoiseModel(**(values | changes))  # type: ignore[arg-type]
@@ -165,9 +165,8 @@ def test_what_rows_stand_for_is_no_evidence(weight: int) -> None:
     weights = np.full(4000, weight, np.float32)
     with one_blas_thread():
         found = fit_noise_model(evidence, labels, weights, start_model(40, 0.3))
-    assert np.count_nonzero(found.model.scattered) == 1 and found.model.confusion.max() < 1e-3
-    # And what is left of the doubt whether pairs are habits
-    assert found.price == pytest.approx(0.5 * np.log(100), abs=0.4)
+    assert np.count_nonzero(found.model.scattered) == 1 and not found.model.confusion.any()
+    assert found.price == pytest.approx(0.5 * np.log(100))
     judged = found.model.judge(evidence, labels)
     expected = -np.log(judged.right.astype(np.float64) + judged.wrong).sum()
     assert found.surprise == pytest.approx(expected, rel=0.01)
@@ -184,29 +183,6 @@ def test_pair_flips_are_found_in_the_confusion() -> None:
     assert model.judge(evidence, labels).doubt.mean() == pytest.approx(
         np.mean(labels != truth), abs=0.03
     )
-
-
-def test_how_frequent_classes_are_is_learned_where_it_may_be() -> None:
-    evidence, truth, labels = noisy_labels(6, 4000, 0.1, 0)
-    assert evidence.images is not None
-    more = np.array([1.0, 0, 0, 0, 0, -1.0])
-    misled = Evidence(evidence.images + 4 * more.astype(np.float32), None)
-    weights = np.ones(4000, np.float32)
-
-    def again_and_again(members: float | None) -> NoiseModel:
-        model = start_model(6, 0.25)
-        with one_blas_thread():
-            for _ in range(20):
-                model = fit_noise_model(misled, labels, weights, model, members=members).model
-        return model
-
-    fixed, found = again_and_again(None), again_and_again(2)
-    assert not fixed.shifts.any()
-    assert found.shifts[[0, 5]] == pytest.approx([-1, 1], abs=0.4)
-    assert np.abs(again_and_again(1e6).shifts).max() < 0.05
-    right = [np.mean((m.judge(misled, labels).doubt > 0.5) == (labels != truth))
-             for m in (fixed, found)]  # fmt: skip
-    assert right[1] > right[0]
 
 
 def careless_labels(k: int, n: int, chance: float) -> tuple[Evidence, np.ndarray, np.ndarray]:
