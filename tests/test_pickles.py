@@ -147,3 +147,15 @@ def test_other_files_are_no_torch_files(path: Path) -> None:
     for file, match in ((path.with_suffix(".npz"), "get it again"), (path, "not a file of torch")):
         with pytest.raises(PickleError, match=match):
             read_torch_file(file)
+
+
+def test_an_archive_that_is_compressed_in_an_unknown_way_is_damaged(path: Path) -> None:
+    torch.save({"clean_label": [1]}, path)
+    data = bytearray(path.read_bytes())
+    entry = data.find(b"PK\x01\x02")
+    while entry >= 0:
+        data[entry + 10 : entry + 12] = (99).to_bytes(2, "little")  # the method of compression
+        entry = data.find(b"PK\x01\x02", entry + 1)
+    path.write_bytes(data)
+    with pytest.raises(PickleError, match="get it again"):
+        read_torch_file(path)

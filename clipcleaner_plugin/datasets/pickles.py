@@ -62,6 +62,7 @@ def read_torch_file(path: Path) -> Any:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
             content = archive.read(names[0])
+    # zipfile raises NotImplementedError for a compression that it does not know
     except (IndexError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise PickleError(f"{path}: not a file of torch.save, or damaged; get it again") from error
     return _loaded(path, io.BytesIO(content), before=0)
