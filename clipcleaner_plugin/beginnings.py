@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from .habits import MOST_CONFUSED, sum_by_label, weights_of_labels
 from .labeled import Labeled
-from .noise_fit import MOST_CONFUSED, sum_by_label, weights_of_labels
 from .noise_model import NoiseModel
 from .offsets import SUPPOSED_NOISE
 from .zeroshot import log_softmax

@@ -12,11 +12,12 @@ from .beginnings import by_confusion, by_labels, calibrated, joint_opinion, star
 from .displaced import LEADS, with_places
 from .fitting import in_order
 from .gaussians import GaussianFitter, Gaussians
+from .habits import LEAST_KEPT
 from .kinds import Kind, find_kinds, split
 from .labeled import Labeled
-from .noise_fit import LEAST_KEPT, Fit, fit_noise_model, spread, start_model
+from .noise_fit import Fit, fit_noise_model, spread, start_model
 from .noise_model import Evidence, NoiseModel
-from .offsets import fit_offsets, gain_of
+from .offsets import SUPPOSED_NOISE, fit_offsets, gain_of
 from .refuges import find_refuges
 
 GAUSSIAN_SCALE = 0.2  # densities in hundreds of dimensions are far too sure of themselves
@@ -178,11 +179,6 @@ class _Explanation(NamedTuple):
     change: float
     caution: float
 
-    @property
-    def cost(self) -> float:
-        """Negative log-likelihood of the labels, with the price of the pairs of classes."""
-        return self.fit.surprise + self.fit.price
-
 
 @dataclass(frozen=True)
 class _Search:
@@ -208,14 +204,20 @@ class _Search:
         implies, and once mildly, with some weight to the labels. These two are believed only if
         they explain the labels better, also than the first does without its caution: it always
         mixes the given labels back in, so that hard images of overlapping classes are not drawn
-        over to their neighbours one after the other. They have to earn the price of their pairs
-        (BIC), too, unless language, which has not seen the labels, is trusted.
+        over to their neighbours one after the other. They have to earn the price of their pairs,
+        too. Where language is trusted, which has not seen the labels, it counts as well how far the
+        true labels that are found are what it expects: noise that follows what images look like is
+        explained just as well by looks that have learned it.
         """
         labels, weights = self.rows.labels, self.rows.weights
         opinion, trust = joint_opinion(self.images, self.rows.language, self.rows)
 
+        words = None
+        if self.rows.language is not None and trust > _TRUSTED:
+            words = np.exp(calibrated(self.rows.language, self.rows))
+
         def cost(found: _Explanation) -> float:
-            return found.fit.surprise if trust > _TRUSTED else found.cost
+            return found.fit.cost + (0.0 if words is None else self._contradiction(found, words))
 
         start = start_model(self.given.shape[1], GAUSSIAN_SCALE)
         bold = start_from(opinion, labels, weights, start)
@@ -266,7 +268,7 @@ class _Search:
 
     def is_better(self, other: _Explanation, found: _Explanation) -> bool:
         """Whether another explanation is better by more than chance."""
-        return other.cost + 2 * float(np.log(len(self.given))) < found.cost
+        return other.fit.cost + 2 * float(np.log(len(self.given))) < found.fit.cost
 
     def _once(
         self,
@@ -292,6 +294,12 @@ class _Search:
             found = self._once(found.shares, spread(found.fit.model), found.caution)
         return found
 
+    def _contradiction(self, found: _Explanation, words: np.ndarray) -> float:
+        """How little the words expect the true labels that are found, in nats."""
+        expected = (found.shares * words).sum(axis=1, dtype=np.float64)
+        expected = (1 - SUPPOSED_NOISE) * expected + SUPPOSED_NOISE / words.shape[1]
+        return -float(np.average(np.log(expected), weights=self.rows.weights)) * len(words)
+
     def _denies_a_class(self, found: _Explanation) -> bool:
         """Whether all labels of a class are said to be wrong, as misleading names would have it."""
         sizes = self.rows.weights @ self.given
@@ -306,7 +314,9 @@ def _distance(shares: np.ndarray, others: np.ndarray) -> float:
 
 def _posterior(model: NoiseModel, evidence: Evidence, labels: np.ndarray) -> np.ndarray:
     """Probability of each true label, (n, K) float32."""
-    judged = model.judge(evidence, labels)
+    # Classes that keep half of the labels of others come to look like these, and then keep them all
+    decided = replace(model, overlap=np.zeros_like(model.overlap))
+    judged = decided.judge(evidence, labels)
     shares = judged.others
     shares[np.arange(len(labels)), labels] = judged.right
     shares /= shares.sum(axis=1, keepdims=True)

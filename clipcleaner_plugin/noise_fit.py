@@ -6,6 +6,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from .habits import (
+    MOST_CONFUSED,
+    SUPPOSED_LOOKALIKE,
+    Explained,
+    Pairs,
+    find_pairs,
+    find_scattered,
+    sum_by_label,
+    supposed_rates,
+)
 from .noise_likelihood import Surprise
 from .noise_model import (
     HARD_SCALE,
@@ -19,18 +29,17 @@ from .noise_model import (
 )
 from .zeroshot import log_softmax
 
-# Wrong labels that a pair of classes must have, beyond which it is a habit and not chance. A
-# column of the confusion may not take all the labels of a class: it would not exist.
-LEAST_CONFUSED, LEAST_KEPT = 3.0, 0.02
-MOST_CONFUSED = 0.8  # of a class, so that a share of right labels is left
-_BY_CHANCE = 3.0  # standard deviations of a number of wrong labels (Poisson)
-_ROUNDS, _STEPS, _COUNTS = 4, 10, 4
-_ENOUGH = 1e-4  # gain in log-likelihood a sample at which a fit ends
-_RESOLUTION = 1e-8  # relative gain below which sums of float32 only round
+_ROUNDS, _STEPS, _COUNTS = 4, 5, 4
+_ENOUGH = 3e-3  # gain in log-likelihood a sample at which a fit ends
+_RESOLUTION = 1e-6  # relative gain below which sums of float32 only round
 _SCALES = ((-6.0, 3.0), (-8.0, 2.0))  # bounds of their logarithms, images and language
 _CHANCE = (-11.0, 4.0)  # bounds of the log-odds of a chance
 # Samples that got any label before one was seen: what cannot happen could never be learned
 _IN_ADVANCE = 0.2
+# Of the logarithms of the scales: that of regressions is known better than that of language, and
+# little else tells an opinion that is unsure of itself from labels that are wrong at random
+_PRECISION = np.array([4.0, 0.25])
+_DAMPING = 2.0  # rows of each class: the shifts of classes of few rows move slowly, and not far
 _QUANTILES = 129
 
 
@@ -42,13 +51,18 @@ class Fit:
         model: the model
         surprise: its negative log-likelihood, as of so many samples as there are rows: what a row
             stands for has not been seen
-        price: what its pairs of classes cost (BIC): half the logarithm of the size of a class for
-            the rate, the logarithm of K for the partner; and its scattered classes, the rate alone
+        price: what its pairs of classes cost, see :class:`.Pairs`, and its scattered classes: half
+            the logarithm of the size of a class each (BIC)
     """
 
     model: NoiseModel
     surprise: float
     price: float
+
+    @property
+    def cost(self) -> float:
+        """What the labels cost to tell by the model, in nats."""
+        return self.surprise + self.price
 
 
 def start_model(num_classes: int, images_scale: float) -> NoiseModel:
@@ -59,8 +73,19 @@ def start_model(num_classes: int, images_scale: float) -> NoiseModel:
         images_scale: about what the logits of the images need to be calibrated
     """
     k = num_classes
-    nothing, refuge = np.zeros((k, k)), np.zeros(k, dtype=bool)
-    return spread(NoiseModel(images_scale, 0.1, 0.1, 0.05, 0.0, nothing, np.zeros(k), refuge), 2)
+    nothing = NoiseModel(
+        images_scale=images_scale,
+        language_scale=0.1,
+        uniform=0.1,
+        lookalike=SUPPOSED_LOOKALIKE,
+        careless=0.0,
+        confusion=np.zeros((k, k)),
+        scattered=np.zeros(k),
+        refuge=np.zeros(k, dtype=bool),
+        shifts=np.zeros(k),
+        overlap=np.zeros((k, k)),
+    )
+    return spread(nothing, 2)
 
 
 def spread(model: NoiseModel, strength: float = 1) -> NoiseModel:
@@ -68,7 +93,7 @@ def spread(model: NoiseModel, strength: float = 1) -> NoiseModel:
     k = len(model.confusion)
     confusion = 0.5 * model.confusion + strength * 0.05 / (k - 1)
     np.fill_diagonal(confusion, 0)
-    return replace(model, confusion=confusion)
+    return replace(model, confusion=confusion, overlap=0.5 * model.overlap)
 
 
 def fit_noise_model(
@@ -77,13 +102,15 @@ def fit_noise_model(
     weights: np.ndarray,
     start: NoiseModel,
     least_images_scale: float = 0.0,
+    members: float | None = None,
 ) -> Fit:
     """Fits the model to given labels by maximum likelihood.
 
     In turn, by L-BFGS the scales and the chances that all classes share, and by expectation
-    maximisation all chances. The scales have a weak normal prior around their start and around
-    CLIP's own scale (1), which matters for a handful of samples only. Carelessness that is 0 at
-    the start stays 0. Call it within :func:`clipcleaner_plugin.fitting.one_blas_thread`.
+    maximisation all chances. The scales have a normal prior around their start and a weak one
+    around CLIP's own scale (1), which matter for a few hundred samples at most. Carelessness that
+    is 0 at the start stays 0. Call it within
+    :func:`clipcleaner_plugin.fitting.one_blas_thread`.
 
     Args:
         evidence: of n samples
@@ -91,6 +118,8 @@ def fit_noise_model(
         weights: (n,) float32 > 0, how many samples each stands for
         start: where to begin
         least_images_scale: the least that ``images_scale`` may be
+        members (None): rows of each class that are as expected without shifts, before one was
+            seen: the more, the smaller the shifts. None: they stay as they are
 
     Returns:
         the model and its cost in two parts
@@ -103,18 +132,17 @@ def fit_noise_model(
         model = replace(model, clarities=_quantiles(clarity(logits), weights))
         ambiguity = model.ambiguity(logits)
         del logits
-        surprise = Surprise(evidence, labels, weights, model.mistaken, ambiguity)
+        surprise = Surprise(evidence, labels, weights, model.mistaken, ambiguity, model.shifts)
         # First the scales alone: to take most labels for noise would explain any opinion
         model = _fit_shared(model, prior, least, surprise, chances_too=turn > 0)
-        model, likelihood = _fit_chances(model, evidence, labels, weights)
+        model, likelihood, pairs = _fit_chances(model, evidence, labels, weights, members)
         if likelihood - before < _ENOUGH * weights.sum():
             break
         before = likelihood
     n, k = len(labels), len(model.confusion)
     rate = 0.5 * float(np.log(max(n / k, 1.0)))
-    pairs, classes = np.count_nonzero(model.confusion), np.count_nonzero(model.scattered)
-    surprise_of_rows = -likelihood * n / float(weights.sum())
-    return Fit(model, surprise_of_rows, pairs * (float(np.log(k)) + rate) + classes * rate)
+    price = pairs.price + np.count_nonzero(model.scattered) * rate
+    return Fit(model, -likelihood * n / float(weights.sum()), price)
 
 
 def _fit_shared(
@@ -133,8 +161,8 @@ def _fit_shared(
         by_chances[0] -= _IN_ADVANCE / chances[0]
         off = point[:2] - prior
         by_odds = (chances * (by_chances - by_chances @ chances))[: len(point) - 2]
-        value += float(off @ off) / 8 - _IN_ADVANCE * float(np.log(chances[0]))
-        return value, np.concatenate([by_scales * scales + off / 4, by_odds])
+        value += float(off @ (_PRECISION * off)) / 2 - _IN_ADVANCE * float(np.log(chances[0]))
+        return value, np.concatenate([by_scales * scales + _PRECISION * off, by_odds])
 
     shared = [model.uniform, model.lookalike, *([model.careless] if model.careless else [])]
     rest = max(1 - sum(shared), LEAST_RIGHT)
@@ -163,83 +191,79 @@ def _chances(log_odds: np.ndarray) -> np.ndarray:
 
 
 def _fit_chances(
-    model: NoiseModel, evidence: Evidence, labels: np.ndarray, weights: np.ndarray
-) -> tuple[NoiseModel, float]:
-    """Improves the chances of the ways to be wrong; returns the log-likelihood too."""
+    model: NoiseModel,
+    evidence: Evidence,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    members: float | None,
+) -> tuple[NoiseModel, float, Pairs]:
+    """Improves the chances to be wrong; returns the log-likelihood and the pairs too."""
     logits = model.logits(evidence)
     rows, k = np.arange(len(labels)), logits.shape[1]
     sharp = np.exp(log_softmax(logits))
-    plain = (1 - HARD_SHARE) * sharp[rows, labels].astype(np.float64)
-    plain += HARD_SHARE * np.exp(log_softmax(logits * np.float32(HARD_SCALE)))[rows, labels]
+    hard = np.exp(log_softmax(logits * np.float32(HARD_SCALE)))
     ambiguity = model.ambiguity(logits).astype(np.float64)
     nearby = lookalikes(logits)[rows, labels].astype(np.float64)
     del logits
-    unseen, seen = ambiguity * nearby, (1 - ambiguity) * plain
-    total_weight = float(weights.sum())
-    class_weight = np.bincount(labels, weights, minlength=k)
-    of_label = weights_of_labels(labels, weights, k)
-    least_kept = np.maximum(LEAST_CONFUSED * of_label, LEAST_KEPT * class_weight)
-    likelihood = 0.0
+    total_weight, likelihood = float(weights.sum()), 0.0
+    rates = supposed_rates(k)
     for _ in range(_COUNTS):
-        right = plain * model.right[labels]
+        of_given = sharp[rows, labels].astype(np.float64)
+        plain = (1 - HARD_SHARE) * of_given + HARD_SHARE * hard[rows, labels]
+        unseen, seen = ambiguity * nearby, (1 - ambiguity) * plain
         confused = sharp * model.mistaken.T[labels].astype(np.float32)
         uniform, lookalike = model.uniform / k, model.lookalike * nearby
-        careless = model.careless * (unseen + seen)
-        total = right + uniform + confused.sum(axis=1, dtype=np.float64) + lookalike + careless
+        right = plain * model.right[labels] + model.careless * seen
+        by_looks = lookalike + model.careless * unseen
+        total = right + uniform + confused.sum(axis=1, dtype=np.float64) + by_looks
         total = np.maximum(total, SMALLEST)
         likelihood = float((weights * np.log(total)).sum())
         share = (weights / total).astype(np.float64)
         counts = sum_by_label(confused * share[:, None].astype(np.float32), labels, k).T
-        sizes = (sharp * ((total - confused.sum(axis=1)) * share)[:, None].astype(np.float32)).sum(
-            axis=0, dtype=np.float64
-        ) + counts.sum(axis=1)
-        kept = np.bincount(labels, (right + model.careless * seen) * share, minlength=k)
-        counts[:, kept < least_kept] = 0
-        any_label = uniform * (share.astype(np.float32) @ sharp)
-        confusion, scattered = _habits(model, counts, any_label, sizes, of_label)
+        kept = np.bincount(labels, right * share, minlength=k)
+        # Where the label suits the image next to the best, it is of any class but the given one
+        looks = by_looks * share / np.maximum(1 - of_given, SMALLEST)
+        any_label, of_looks, expected = (
+            np.stack([uniform * share, looks, weights]).astype(np.float32) @ sharp
+        ).astype(np.float64)
+        of_looks -= np.bincount(labels, looks * of_given, minlength=k)
+        sizes = kept + any_label + counts.sum(axis=1) + np.maximum(of_looks, 0)
+        by = Explained(labels, weights, sharp, plain, total, kept)
+        scattered = find_scattered(model, by, counts, any_label, sizes)
+        # A pair has to explain labels better than scattered ones and look-alikes would
+        more = (scattered - model.scattered) / (k - 1)
+        other = sharp @ more.astype(np.float32) - (of_given + (k - 1) * plain) * more[labels]
+        other += max(SUPPOSED_LOOKALIKE - model.lookalike, 0.0) * nearby
+        by = replace(by, total=np.maximum(total + other, SMALLEST))
+        pairs = find_pairs(by, model.confusion, rates)
+        rates = pairs.rates
+        habits = pairs.confusion.sum(axis=1) + scattered
+        most = np.minimum(1, MOST_CONFUSED / np.maximum(habits, SMALLEST))
         model = replace(
             model,
             # A number of numpy's would make float64 tables of float32 ones
             uniform=max((float((uniform * share).sum()) + _IN_ADVANCE) / total_weight, 1e-4),
             lookalike=max(float((lookalike * share).sum()) / total_weight, 1e-5),
-            careless=float((careless * share).sum()) / total_weight,
-            confusion=confusion,
-            scattered=scattered,
+            careless=float((model.careless * (unseen + seen) * share).sum()) / total_weight,
+            confusion=pairs.confusion * most[:, None],
+            overlap=pairs.overlap * most[:, None],
+            scattered=scattered * most,
         )
-    return model, likelihood
+        if members is not None:
+            each = total_weight / len(labels)
+            more = (_DAMPING + members) * each, (_DAMPING + members * np.exp(model.shifts)) * each
+            change = np.log(sizes + more[0]) - np.log(expected + more[1])
+            change -= change.mean()
+            model = replace(model, shifts=model.shifts + change)
+            sharp, hard = _shifted(sharp, change), _shifted(hard, HARD_SCALE * change)
+    return model, likelihood, pairs
 
 
-def _habits(
-    model: NoiseModel,
-    counts: np.ndarray,
-    any_label: np.ndarray,
-    sizes: np.ndarray,
-    of_label: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Chances of each class to be labeled as one other, and as any, where there is more to it.
-
-    Args:
-        model: which the counts are by
-        counts: (K, K) samples of each class by their label, by its chance to be mistaken for that
-        any_label: (K,) samples of each class by the chance that all classes share
-        sizes: (K,) samples of each class
-        of_label: (K,) how many samples one with each label stands for
-
-    Returns:
-        (K, K) confusion and (K,) scattered
-    """
-    one_other = model.confusion / np.maximum(model.mistaken, SMALLEST)
-    any_label = any_label + (counts * (1 - one_other)).sum(axis=1)
-    shared = model.uniform * sizes
-    each = sizes.sum() / (sizes / np.where(of_label > 0, of_label, 1)).sum()
-    by_chance = LEAST_CONFUSED * each + _BY_CHANCE * np.sqrt(shared * each)
-    excess = any_label - shared
-    scattered = np.where(excess > by_chance, excess, 0) / np.maximum(sizes, 1)
-    confusion = np.maximum(counts * one_other - LEAST_CONFUSED * of_label, 0)
-    np.fill_diagonal(confusion, 0)
-    confusion /= np.maximum(sizes, 1)[:, None]
-    most = MOST_CONFUSED / np.maximum(confusion.sum(axis=1) + scattered, 1e-9)
-    return confusion * np.minimum(1, most)[:, None], scattered * np.minimum(1, most)
+def _shifted(probs: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Probabilities after some change of their logits, (n, K) float32."""
+    table = probs * np.exp(change).astype(np.float32)
+    table /= table.sum(axis=1, keepdims=True)
+    return table
 
 
 def _quantiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -247,20 +271,3 @@ def _quantiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     order = np.argsort(values, kind="stable")
     below = np.cumsum(weights[order], dtype=np.float64) - 0.5 * weights[order]
     return np.interp(np.linspace(0, below[-1], _QUANTILES), below, values[order])
-
-
-def weights_of_labels(labels: np.ndarray, weights: np.ndarray, num_classes: int) -> np.ndarray:
-    """How many samples a row with each label stands for, (K,) float64; 0 for a missing label."""
-    sizes = np.bincount(labels, minlength=num_classes)
-    return np.bincount(labels, weights, num_classes) / np.maximum(sizes, 1)
-
-
-def sum_by_label(table: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Sums the rows of each label, (K, K) float64; ``labels`` need no order."""
-    order = np.argsort(labels, kind="stable")
-    sizes = np.bincount(labels, minlength=num_classes)
-    out = np.zeros((num_classes, table.shape[1]))
-    present = np.flatnonzero(sizes)
-    starts = (np.cumsum(sizes) - sizes)[present]
-    out[present] = np.add.reduceat(table[order], starts, axis=0, dtype=np.float64)
-    return out

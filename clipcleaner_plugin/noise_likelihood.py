@@ -59,6 +59,7 @@ class Surprise:
         weights: (n,) float32 > 0, how many samples each stands for
         confusion: (K, K) chances, :attr:`.NoiseModel.mistaken`
         ambiguity: (n,) float32 in [0, 1]
+        shifts: (K,) to be added to the joint logits
     """
 
     def __init__(
@@ -68,8 +69,11 @@ class Surprise:
         weights: np.ndarray,
         confusion: np.ndarray,
         ambiguity: np.ndarray,
+        shifts: np.ndarray,
     ) -> None:
-        self._num_classes = len(confusion)
+        import torch
+
+        self._shifts = torch.from_numpy(shifts.astype(np.float32))[:, None]
         self._blocks = list(_blocks(evidence, labels, weights, confusion, ambiguity))
 
     def __call__(
@@ -88,7 +92,7 @@ class Surprise:
         scales = (images_scale, language_scale)
 
         def surprise(block: _Block) -> np.ndarray:
-            return _surprise(block, scales, chances.tolist(), self._num_classes)
+            return _surprise(block, scales, self._shifts, chances.tolist())
 
         # One block is done before another thread has been told of it
         apply = in_order if len(self._blocks) > 1 else map
@@ -124,14 +128,14 @@ def _blocks(
 
 
 def _surprise(
-    block: _Block, scales: tuple[float, float], chances: list[float], num_classes: int
+    block: _Block, scales: tuple[float, float], shifts: torch.Tensor, chances: list[float]
 ) -> np.ndarray:
     """Returns value and gradient, (6,) float64."""
     import torch
 
     uniform, lookalike, careless = chances
     given, unclear = block.given, block.unclear
-    behind = _behind(block, scales)
+    behind = _behind(block, scales, shifts)
     hard, hard_sum, hard_given = _softmax(behind * -HARD_SCALE, given)
     others = torch.nn.functional.threshold(behind, 0, -NEVER)  # all but the most probable
     others = (others.amin(dim=0) - others).mul_(LOOKALIKE_SCALE)
@@ -142,7 +146,7 @@ def _surprise(
     of_plain = right.clamp_min(LEAST_RIGHT) + careless * (1 - unclear)
     of_nearby = lookalike + careless * unclear
     taken = (sharp * block.confused).sum(dim=0) / sharp_sum
-    total = of_plain * plain + uniform / num_classes + taken + of_nearby * nearby
+    total = of_plain * plain + uniform / len(behind) + taken + of_nearby * nearby
     possible = total.clamp_min(SMALLEST)
     value = -(block.weights * possible.log()).sum(dtype=torch.float64)
 
@@ -161,7 +165,7 @@ def _surprise(
         for table in block.tables
     ]
     by_right = -plain * (right >= LEAST_RIGHT)
-    by_chances = (1 / num_classes, nearby, unclear * nearby + (1 - unclear) * plain)
+    by_chances = (1 / len(sharp), nearby, unclear * nearby + (1 - unclear) * plain)
     return np.array(
         [
             float(value),
@@ -171,13 +175,14 @@ def _surprise(
     )
 
 
-def _behind(block: _Block, scales: tuple[float, float]) -> torch.Tensor:
+def _behind(block: _Block, scales: tuple[float, float], shifts: torch.Tensor) -> torch.Tensor:
     """How far the logits of classes are behind the highest, (K, n) float32 >= 0."""
     logits: torch.Tensor | None = None
     for scale, table in zip(scales, block.tables, strict=True):
         if table is not None:
             logits = scale * table if logits is None else logits.add_(table, alpha=scale)
     assert logits is not None
+    logits += shifts
     return logits.amax(dim=0) - logits
 
 

@@ -39,8 +39,8 @@ class Evidence:
 class NoiseModel:
     """The probability of a given label, and of the true one behind it.
 
-    The true label ``k`` has the probability ``p(k) = softmax(b g + a l)_k``, of the logits ``g`` of
-    the images and ``l`` of language. The given label ``y`` is then
+    The true label ``k`` has the probability ``p(k) = softmax(b g + a l + s)_k``, of logits ``g``
+    of the images and ``l`` of language. The given label ``y`` is then
 
     - right, ``y = k``, where nothing of the following happened;
     - any label, with the chance ``uniform``;
@@ -61,6 +61,9 @@ class NoiseModel:
         confusion: (K, K) float64 >= 0 with zeros on the diagonal
         scattered: (K,) float64 >= 0; with a row of the confusion, at most 0.8 in sum, once fitted
         refuge: (K,) bool, classes that images of none are taken for
+        shifts: (K,) float64 ``s``, how much more frequent classes are than their evidence says
+        overlap: (K, K) float64, the part of the confusion that is none: images of the other class
+            that look like this one, whose label is right
         clarities: (Q,) float64, quantiles of how clear images are, ascending; by the fit
     """
 
@@ -72,6 +75,8 @@ class NoiseModel:
     confusion: np.ndarray
     scattered: np.ndarray
     refuge: np.ndarray
+    shifts: np.ndarray
+    overlap: np.ndarray
     clarities: np.ndarray = field(default_factory=lambda: np.zeros(1))
 
     @property
@@ -107,7 +112,9 @@ class NoiseModel:
             parts.append(np.float32(self.images_scale) * evidence.images)
         if evidence.language is not None:
             parts.append(np.float32(self.language_scale) * evidence.language)
-        return sum(parts[1:], start=parts[0])
+        logits = sum(parts[1:], start=parts[0])
+        logits += self.shifts.astype(np.float32)
+        return logits
 
     def judge(self, evidence: Evidence, labels: np.ndarray) -> Judgement:
         """Finds out how the given labels of some samples came about.
@@ -132,6 +139,10 @@ class NoiseModel:
         habits = (self.confusion.T[labels] + self.scattered / (k - 1)).astype(np.float32)
         habits[rows, labels] = 0
         others = sharp * (habits + self.uniform / k)
+        # The share of mistakes that are none. Near misses have the same, or else a label that suits
+        # its image better, and so is a likelier near miss, could lose what counts as right
+        looks_so = (sharp * self.overlap.T[labels].astype(np.float32)).sum(axis=1)
+        looks_so /= np.maximum(others.sum(axis=1) - others[rows, labels], SMALLEST)
         remaining = sharp.copy()
         remaining[rows, labels] = 0
         remaining /= np.maximum(remaining.sum(axis=1, keepdims=True), SMALLEST)
@@ -140,6 +151,8 @@ class NoiseModel:
         # A label drawn at random that happens to be the true one is right
         right += others[rows, labels]
         others[rows, labels] = 0
+        right += others.sum(axis=1) * looks_so
+        others *= (1 - looks_so)[:, None]
         wrong = others.sum(axis=1, dtype=np.float64)
         clarity = np.maximum(sharp.max(axis=1, where=~self.refuge, initial=0), given)
         right, wrong = np.maximum(right, SMALLEST), np.maximum(wrong, SMALLEST)

@@ -26,6 +26,9 @@ SEEN_C, UNSEEN_C = 1.0, 10.0
 # by sample; for the others, every digit takes many passes.
 SEEN_TOLERANCE = 3e-5
 UNSEEN_TOLERANCE = 2e-4
+# Samples whose label is doubted count less, with the other label too: a model fitted to all that
+# the first cleaning says would only say it again, mistakes and all
+_DOUBTED, _CORRECTED = 0.95, 0.5
 _PILOT_SHARE = 0.25  # of many samples; a fit of more saves less than it takes
 ALWAYS_TRAIN = -1  # the fold of samples that every model is fitted on and none predicts
 
@@ -150,9 +153,9 @@ def fit_visual(
         labels: (N,) int in [0, K), at least two different ones
         fold_of: (N,) int from :func:`assign_folds`
         num_classes: K
-        doubts (None): another label for each sample, (N,) int in [0, K), and the probability that
-            the given one is wrong, (N,) float32; the models of the folds are fitted to both labels
-            in these proportions, the first to the given ones alone
+        doubts (None): another label for each sample, (N,) int in [0, K), and the probability p that
+            the given one is wrong, (N,) float32; the models of the folds are fitted to both labels,
+            with weights of 1 - .95 p and .5 p, the first to the given ones alone
         device ("cpu"): torch device, CPU or CUDA
 
     Returns:
@@ -177,7 +180,10 @@ def fit_visual(
         if doubts is not None:
             other, share = doubts
             # A label that nobody has is none that the models know
-            share = np.where(sizes[other] > 0, share, 0).astype(np.float32)
+            share = np.where(sizes[other] > 0, share, 0)
+            kept, changed = 1 - _DOUBTED * share, _CORRECTED * share
+            weights *= (kept + changed).astype(np.float32)
+            share = (changed / (kept + changed)).astype(np.float32)
             doubts = np.maximum(position[other], 0), share
         of_folds = fit(weights, UNSEEN_C, UNSEEN_TOLERANCE, doubts=doubts, pilot=pilot)
     fits = [models for models in (of_all, of_folds) if models is not None]

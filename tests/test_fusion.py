@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from feature_clusters import Clusters, flip, make_clusters
+from noisy_features import gaussian_classes
 
 from benchmarks.data import DEFAULT_FOLDER, DataMissingError, FeatureSet, load_sets
 from benchmarks.noise import lookalike_noise
@@ -35,6 +36,17 @@ def test_scores_are_probabilities(clusters: Clusters, share: float) -> None:
     wrong = labels != clusters.truth
     assert calibration_error(scores, wrong) < 0.05
     assert np.mean(1 - scores.clean_score) == pytest.approx(share, abs=0.02)
+
+
+def test_a_name_that_misleads_is_not_heard() -> None:
+    """With the wrong name, labels drawn at random explain as much as names that are believed."""
+    features, truth, names = gaussian_classes(240)
+    labels = truth.copy()
+    labels[:40] = (truth[:40] + 1) % 3
+    names[1] = -names[1]
+    found = score_labels(features, labels, names)
+    assert np.array_equal(found.suggested_label, truth)
+    assert np.array_equal(found.clean_score < 0.5, labels != truth)
 
 
 def test_names_that_mean_nothing_lose_their_voice(clusters: Clusters) -> None:

@@ -184,5 +184,5 @@ def test_a_class_of_everything_else_keeps_its_labels(
     assert found[right].mean() < 0.01
     if wrong:
         assert found[~right].mean() > 0.9
-    monkeypatch.setattr(cleaning, "find_kinds", lambda *arguments: [])
-    assert doubted()[right].mean() > 0.05
+        monkeypatch.setattr(cleaning, "find_kinds", lambda *arguments: [])
+        assert doubted()[right].mean() > 0.05

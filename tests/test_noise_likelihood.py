@@ -34,6 +34,7 @@ def case() -> dict[str, np.ndarray]:
         "weights": (1 + random.rand(N)).astype(np.float32),
         "confusion": confusion,
         "ambiguity": random.rand(N).astype(np.float32),
+        "shifts": random.standard_normal(K),
     }
 
 
@@ -42,7 +43,7 @@ def by_autograd(case: dict[str, np.ndarray], point: list[float]) -> tuple[float,
     numbers = torch.tensor(point, dtype=torch.float64, requires_grad=True)
     b, a, uniform, lookalike, careless = numbers
     t = {name: torch.from_numpy(np.asarray(value)) for name, value in case.items()}
-    logits = b * t["images"].double() + a * t["language"].double()
+    logits = b * t["images"].double() + a * t["language"].double() + t["shifts"]
     rows, y = torch.arange(N), t["labels"]
     sharp = torch.softmax(logits, dim=1)
     hard = torch.softmax(logits * HARD_SCALE, dim=1)[rows, y]
@@ -75,7 +76,7 @@ def test_value_and_gradient(
 ) -> None:
     monkeypatch.setattr(noise_likelihood, "_BLOCK", block)
     evidence = Evidence(case["images"], case["language"])
-    rest = (case[name] for name in ("labels", "weights", "confusion", "ambiguity"))
+    rest = (case[name] for name in ("labels", "weights", "confusion", "ambiguity", "shifts"))
     with one_blas_thread():
         found = Surprise(evidence, *rest)(point[0], point[1], np.array(point[2:]))
     value, gradient = by_autograd(case, point)
@@ -88,14 +89,24 @@ def test_it_is_the_likelihood_of_the_model(case: dict[str, np.ndarray]) -> None:
     evidence = Evidence(case["images"], None)
     scattered = np.linspace(0, 0.1, K)
     model = NoiseModel(
-        0.3, 1.0, 0.1, 0.1, 0.05, case["confusion"], scattered, scattered > 1, np.linspace(0, 1, 9)
+        images_scale=0.3,
+        language_scale=1.0,
+        uniform=0.1,
+        lookalike=0.1,
+        careless=0.05,
+        confusion=case["confusion"],
+        scattered=scattered,
+        refuge=scattered > 1,
+        shifts=case["shifts"],
+        overlap=0.4 * case["confusion"],
+        clarities=np.linspace(0, 1, 9),
     )
     judged = model.judge(evidence, case["labels"])
     likelihood = np.log(judged.right.astype(np.float64) + judged.wrong) @ case["weights"]
     ambiguity = model.ambiguity(model.logits(evidence))
     with one_blas_thread():
         value, by_scales, _ = Surprise(
-            evidence, case["labels"], case["weights"], model.mistaken, ambiguity
+            evidence, case["labels"], case["weights"], model.mistaken, ambiguity, case["shifts"]
         )(0.3, 1.0, np.array([0.1, 0.1, 0.05]))
     assert value == pytest.approx(-likelihood, rel=1e-5)
     assert by_scales[1] == 0, "there is no language"
@@ -103,7 +114,7 @@ def test_it_is_the_likelihood_of_the_model(case: dict[str, np.ndarray]) -> None:
 
 def test_far_off_classes_do_not_make_it_infinite(case: dict[str, np.ndarray]) -> None:
     evidence = Evidence(1000 * case["images"], None)
-    rest = (case[name] for name in ("labels", "weights", "confusion", "ambiguity"))
+    rest = (case[name] for name in ("labels", "weights", "confusion", "ambiguity", "shifts"))
     with one_blas_thread():
         value, by_scales, by_chances = Surprise(evidence, *rest)(10, 1.0, np.array([0.0, 0.1, 0.1]))
     assert np.isfinite([value, *by_scales, *by_chances]).all()

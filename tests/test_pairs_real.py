@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.data import load_caltech
+from benchmarks.data import load_caltech, load_sets
 from benchmarks.settings import make_task
 from clipcleaner_plugin.noise import draw_noise
 from clipcleaner_plugin.scoring import score_labels
@@ -54,3 +54,25 @@ def test_classes_that_lost_most_labels_to_all_others_are_found(shared_data: Path
     flagged = found.verdict == "mislabeled"
     assert np.mean(flagged[task.wrong]) > 0.95
     assert np.mean(task.wrong[flagged]) > 0.95
+
+
+def test_noise_that_looks_can_learn_is_told_by_trusted_names(shared_data: Path) -> None:
+    """Wrong labels that depend on the image are explained as well by looks that learned them."""
+    task = make_task(load_caltech(shared_data), "as it is", "instance-dependent 40 %", 0)
+    found = score_labels(task.features, task.given, task.texts, num_classes=task.num_classes)
+    flagged = found.verdict == "mislabeled"
+    assert np.mean(flagged[task.wrong]) > 0.95
+    assert np.mean(task.wrong[flagged]) > 0.95
+
+
+@pytest.mark.parametrize("noise", ["pair flips 40 %", "three partners 40 %"])
+def test_habits_of_many_classes_are_found_among_classes_that_overlap(
+    noise: str, shared_data: Path
+) -> None:
+    """Textures: a pair has a dozen wrong labels at most, and the names mean little."""
+    dtd = next(data for data in load_sets(shared_data) if data.name == "dtd")
+    task = make_task(dtd, "as it is", noise, 0)
+    found = score_labels(task.features, task.given, task.texts, num_classes=task.num_classes)
+    flagged = found.verdict == "mislabeled"
+    both = np.mean(flagged[task.wrong]) + np.mean(task.wrong[flagged])
+    assert both / 2 > 0.92

@@ -51,11 +51,12 @@ def test_what_is_found(photos: Photos, tour: str) -> None:
     wrong, foreign = _kinds(photos.dataset)
     found = set(results.mislabeled_view().values("id"))
     right = found - wrong - foreign
+    ones = "one" if len(right) == 1 else "ones"
     of_no_class = set(results.view("open_set").values("id"))
     check(
         tour,
         f"On the list of {len(found)} are {len(found & wrong)} of the {len(wrong)} wrong labels, "
-        f"{in_words(len(right))} right ones, and {len(found & foreign)} of the {FOREIGN} photos",
+        f"{in_words(len(right))} right {ones}, and {len(found & foreign)} of the {FOREIGN} photos",
         f"lists {len(of_no_class)} photos, and {len(of_no_class & foreign)} of these are indeed",
         f"`{results.mislabeled_view().first().clipcleaner_reason}`",
     )
