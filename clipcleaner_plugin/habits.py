@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from .mixture import sigmoid
 from .noise_model import SMALLEST, NoiseModel
 
 # A column of the confusion may not take all the labels of a class: it would not exist
@@ -139,24 +140,25 @@ def find_pairs(by: Explained, confusion: np.ndarray, rates: np.ndarray) -> Pairs
     learned = (probs.sum(axis=1) + 1 / len(rates)) / (k * (k - 1) + 1)
     learned *= min(1.0, _MOST_PAIRS / learned.sum())
     overlap = np.zeros_like(found)
-    # A pair that little shows but that many others make likely is no reason to think of overlap
-    seldom = _OVERLAPS_OF_CLASS / (k - 1) * (1 - _RATES) ** 2
-    by_itself = np.logaddexp.reduce(np.log(seldom)[:, None] + _SHARE_OF_PROOF[:, None] * gains)
-    shown = 1 / (1 + np.exp(-by_itself))
-    overlap[of, given] = habit * shown * (_RATES[:, None] * _looks_so(probs, k) * which).sum(axis=0)
+    looks_so = _looks_so(probs, gains, k)
+    overlap[of, given] = habit * (_RATES[:, None] * looks_so * which).sum(axis=0)
     return Pairs(found, learned, overlap, float(price))
 
 
-def _looks_so(probs: np.ndarray, num_classes: int) -> np.ndarray:
+def _looks_so(probs: np.ndarray, gains: np.ndarray, num_classes: int) -> np.ndarray:
     """How probable it is that pairs, if any, are classes that overlap and no habit, (R, C).
 
-    By the numbers of either kind: of habits those that are found beside the pair itself.
+    By the numbers of either kind: of habits those that are found beside the pair itself. A pair
+    that only these others make likely is no sign of overlap, of which each shows by itself.
     """
     padded = np.pad(probs, ((1, 1), (0, 0)))
     near = padded[:-2] + probs + padded[2:]  # one rate is hardly told from the next
     habits = _HABITS_IN_ADVANCE + near.sum(axis=1, keepdims=True) - near
-    overlaps = _OVERLAPS_OF_CLASS * num_classes * (1 - _RATES[:, None]) ** 2
-    return overlaps / (overlaps + habits)
+    of_class = _OVERLAPS_OF_CLASS * (1 - _RATES[:, None]) ** 2
+    seldom = np.log(of_class / (num_classes - 1))
+    by_itself = np.logaddexp.reduce(seldom + _SHARE_OF_PROOF[:, None] * gains, axis=0)
+    shown = sigmoid(by_itself)
+    return shown * of_class * num_classes / (of_class * num_classes + habits)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
