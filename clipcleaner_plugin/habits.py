@@ -115,7 +115,7 @@ def find_pairs(by: Explained, confusion: np.ndarray, rates: np.ndarray) -> Pairs
         the pairs, as they are to be expected
     """
     k, prior = len(confusion), rates.sum()
-    taken = confusion.T[by.labels].astype(np.float32)
+    taken = confusion.T.astype(np.float32)[by.labels]
     ratio = by.sharp / np.maximum(by.total[:, None] - by.sharp * taken, SMALLEST)
     ratio = ratio.astype(np.float32)
     typical = np.log(np.float32(_TYPICAL) * ratio + 1)
@@ -175,7 +175,7 @@ def _gains(
     a row with the label of that class loses, since such labels are less frequent.
     """
     rows, begins, lengths = by.segments(given)
-    there = ratio[rows, np.repeat(of, lengths)]
+    there = ratio[rows, np.repeat(of, lengths)].astype(np.float64)
     # Rows of one label weigh the same, and count as what was seen: one each
     gains = [np.add.reduceat(np.log1p(rate * there), begins) for rate in _RATES]
     mine, starts, lengths = by.segments(of)

@@ -139,18 +139,19 @@ class NoiseModel:
         habits = (self.confusion.T[labels] + self.scattered / (k - 1)).astype(np.float32)
         habits[rows, labels] = 0
         others = sharp * (habits + self.uniform / k)
+        # A label drawn at random that happens to be the true one is right
+        right += others[rows, labels]
+        others[rows, labels] = 0
         # The share of mistakes that are none. Near misses have the same, or else a label that suits
         # its image better, and so is a likelier near miss, could lose what counts as right
         looks_so = (sharp * self.overlap.T[labels].astype(np.float32)).sum(axis=1)
-        looks_so /= np.maximum(others.sum(axis=1) - others[rows, labels], SMALLEST)
+        looks_so /= np.maximum(others.sum(axis=1), SMALLEST)
+        looks_so = np.minimum(looks_so, 1)
         remaining = sharp.copy()
         remaining[rows, labels] = 0
         remaining /= np.maximum(remaining.sum(axis=1, keepdims=True), SMALLEST)
         by_looks = (self.lookalike + self.careless * ambiguity) * nearby[rows, labels]
         others += by_looks[:, None] * remaining
-        # A label drawn at random that happens to be the true one is right
-        right += others[rows, labels]
-        others[rows, labels] = 0
         right += others.sum(axis=1) * looks_so
         others *= (1 - looks_so)[:, None]
         wrong = others.sum(axis=1, dtype=np.float64)

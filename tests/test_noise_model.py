@@ -75,6 +75,24 @@ def test_a_refuge_explains_its_own_labels_alone() -> None:
     assert judged.likelihood == pytest.approx([of_other, of_own], rel=1e-5)
 
 
+@pytest.mark.parametrize("gap", [5, 12, 13.8, 16, 20, 60])
+def test_clear_images_are_judged_where_other_classes_may_only_look_so(gap: float) -> None:
+    confusion = np.zeros((10, 10))
+    confusion[1, 0] = 0.2
+    logits = np.full((1, 10), -gap - 2, np.float32)
+    logits[0, :2] = 0, -gap
+    odds = []
+    for share in (0.0, 0.75):
+        model = model_of(
+            10, uniform=0.05, lookalike=0.02, confusion=confusion, overlap=share * confusion
+        )
+        judged = model.judge(Evidence(logits, None), np.array([0]))
+        assert judged.others.min() >= 0 and judged.best_other.tolist() == [1]
+        assert judged.right[0] + judged.wrong[0] <= 1 and judged.likelihood[0] <= 1
+        odds.append(judged.log_odds[0])
+    assert odds[0] < odds[1] < odds[0] + 3
+
+
 @given(st.integers(2, 6), st.integers(0, 1000))
 def test_the_chances_of_all_labels_sum_to_one(k: int, seed: int) -> None:
     random = np.random.default_rng(seed)
