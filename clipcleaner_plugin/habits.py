@@ -118,21 +118,14 @@ def find_pairs(by: Explained, confusion: np.ndarray, rates: np.ndarray) -> Pairs
     taken = confusion.T.astype(np.float32)[by.labels]
     ratio = by.sharp / np.maximum(by.total[:, None] - by.sharp * taken, SMALLEST)
     ratio = ratio.astype(np.float32)
-    typical = np.log(np.float32(_TYPICAL) * ratio + 1)
-    proof = sum_by_label(typical, by.labels, k).T
-    possible = _SHARE_OF_PROOF.max() * proof + np.log(prior) > _HOPELESS
-    least = np.maximum(_LEAST_KEPT_ROWS * by.of_label, LEAST_KEPT * by.of_label * by.sizes)
-    possible &= (by.kept >= least) & (by.sizes > 0)
-    np.fill_diagonal(possible, False)
     found = np.zeros_like(confusion)
-    of, given = np.nonzero(possible)
+    of, given = np.nonzero(_possible(by, ratio, prior))
     if not len(of):
         return Pairs(found, rates, np.zeros_like(found), 0.0)
     gains = _gains(by, confusion, ratio, of, given)
     # How frequent a habit is, if it is one, and whether it is
     which = _softmax(np.log(rates)[:, None] + _SHARE_OF_PROOF.max() * gains)
-    for_it = np.logaddexp.reduce(np.log(rates)[:, None] + _SHARE_OF_PROOF[:, None] * gains, axis=0)
-    habit, none = _softmax(np.stack([for_it, np.full(len(of), np.log1p(-prior))]))
+    habit, none = _softmax(np.stack([_for_it(rates, gains), np.full(len(of), np.log1p(-prior))]))
     found[of, given] = habit * (_RATES @ which)
     probs = habit * which
     price = (probs * np.log(np.maximum(probs, SMALLEST) / rates[:, None])).sum()
@@ -154,11 +147,27 @@ def _looks_so(probs: np.ndarray, gains: np.ndarray, num_classes: int) -> np.ndar
     padded = np.pad(probs, ((1, 1), (0, 0)))
     near = padded[:-2] + probs + padded[2:]  # one rate is hardly told from the next
     habits = _HABITS_IN_ADVANCE + near.sum(axis=1, keepdims=True) - near
-    of_class = _OVERLAPS_OF_CLASS * (1 - _RATES[:, None]) ** 2
-    seldom = np.log(of_class / (num_classes - 1))
-    by_itself = np.logaddexp.reduce(seldom + _SHARE_OF_PROOF[:, None] * gains, axis=0)
-    shown = sigmoid(by_itself)
-    return shown * of_class * num_classes / (of_class * num_classes + habits)
+    of_class = _OVERLAPS_OF_CLASS * (1 - _RATES) ** 2
+    shown = sigmoid(_for_it(of_class / (num_classes - 1), gains))
+    overlaps = of_class[:, None] * num_classes
+    return shown * overlaps / (overlaps + habits)
+
+
+def _possible(by: Explained, ratio: np.ndarray, prior: float) -> np.ndarray:
+    """Which pairs are worth a closer look, (K, K) bool."""
+    k = len(by.sizes)
+    typical = np.log(np.float32(_TYPICAL) * ratio + 1)
+    proof = sum_by_label(typical, by.labels, k).T
+    possible = _SHARE_OF_PROOF.max() * proof + np.log(prior) > _HOPELESS
+    least = np.maximum(_LEAST_KEPT_ROWS * by.of_label, LEAST_KEPT * by.of_label * by.sizes)
+    possible &= (by.kept >= least) & (by.sizes > 0)
+    np.fill_diagonal(possible, False)
+    return possible
+
+
+def _for_it(rates: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """How much speaks for each pair, if these shares of pairs have each rate, (C,) log-odds."""
+    return np.logaddexp.reduce(np.log(rates)[:, None] + _SHARE_OF_PROOF[:, None] * gains, axis=0)
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
