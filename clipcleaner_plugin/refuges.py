@@ -6,8 +6,9 @@ import numpy as np
 
 from .labeled import Labeled
 
-_SURE = 2.0  # standard deviations of a difference of two shares
-_LEAST = 0.1  # difference, which images that are hard to judge do not make
+# How much more often than not an image of the class looks more like it than one that it draws: in
+# standard deviations of chance, and at least, since images that are hard to judge make a little
+_SURE, _LEAST = 2.0, 0.05
 
 
 def find_refuges(
@@ -18,8 +19,10 @@ def find_refuges(
     Images that belong to none of the classes have labels of all. Once some of them are taken for
     one class, it looks a little more like them, and so draws the others. In the end this seems to
     be a class most of whose labels were scattered. But before any label was doubted, they looked
-    less like that class than the images with its label do, out of fold alike; what a class has
-    lost does look like it.
+    less like that class than the images that keep its label do, out of fold alike. What a class has
+    lost looks like it, and all the more: its labels speak against it, and those of the kept for
+    it. How the images rank by this is compared, as in the test of Mann & Whitney ("On a Test of
+    Whether one of Two Random Variables is Stochastically Larger than the Other", 1947).
 
     Args:
         rows: n of them
@@ -30,14 +33,23 @@ def find_refuges(
     Returns:
         (K,) bool
     """
-    labels, judged = rows.labels, rows.judged
     found = np.zeros(looks.shape[1], dtype=bool)
-    first, best = looks.argmax(axis=1), shares.argmax(axis=1)
+    best = np.where(rows.judged, shares.argmax(axis=1), -1)
     for label in np.flatnonzero(scattered).tolist():
-        own = first[judged & (labels == label)] == label
-        taken = first[judged & (labels != label) & (best == label)] == label
-        if len(own) and len(taken):
-            both = (own.sum() + taken.sum()) / (len(own) + len(taken))
-            deviation = np.sqrt(both * (1 - both) * (1 / len(own) + 1 / len(taken)))
-            found[label] = own.mean() - taken.mean() > max(_SURE * deviation, _LEAST)
+        of_class = best == label
+        others = np.delete(looks[of_class], label, axis=1)
+        ahead = looks[of_class, label] - others.max(axis=1)
+        found[label] = _is_larger(ahead, rows.labels[of_class] == label)
     return found
+
+
+def _is_larger(values: np.ndarray, which: np.ndarray) -> bool:
+    """Whether some of the values are larger than the others, by more than chance."""
+    from scipy.stats import rankdata
+
+    n, m = int(which.sum()), int((~which).sum())
+    if not n or not m:
+        return False
+    wins = (rankdata(values)[which].sum() - n * (n + 1) / 2) / (n * m)  # a tie is half a win
+    deviation = np.sqrt((n + m + 1) / (12 * n * m))
+    return bool(wins - 0.5 > max(_SURE * deviation, _LEAST))

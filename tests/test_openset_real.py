@@ -23,3 +23,10 @@ def test_foreign_images_are_flagged_and_no_others(shared_data: Path) -> None:
     own = ~task.foreign
     alone = score_labels(task.features[own], task.given[own], task.texts)
     assert np.mean(alone.open_set) < 0.01
+
+
+def test_foreign_images_are_told_from_labels_that_are_drawn_at_random(shared_data: Path) -> None:
+    """Without class names, and a fifth of the labels of the other images are wrong."""
+    task = make_task(load_caltech(shared_data), 0.2, 0.2, seed=0)
+    found = score_labels(task.features, task.given, num_classes=len(task.texts)).open_set
+    assert np.mean(task.foreign[found]) > 0.85 and np.mean(found[task.foreign]) > 0.75

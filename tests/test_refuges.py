@@ -14,15 +14,26 @@ K = 3
 
 
 def refuges(
-    own: int, taken: int, *, of: int = 20, scattered: float = 0.5, judged: bool = True
+    kept: int,
+    taken: int,
+    *,
+    of: int = 20,
+    moved: int = 0,
+    scattered: float = 0.5,
+    judged: bool = True,
 ) -> list[int]:
-    """Of 20 images labeled 1 and 20 that are taken for it, so many look like it at first."""
-    labels = np.repeat([1, 0], of)
-    looks = np.zeros((2 * of, K), dtype=np.float32)
+    """Of 20 images that keep the label 1 and 20 taken for it, so many look like it at first.
+
+    Some more are labeled 1 and do not look like it, and are taken for another.
+    """
+    labels = np.repeat([1, 0, 1], [of, of, moved])
+    n = len(labels)
+    looks = np.zeros((n, K), dtype=np.float32)
     looks[:, 2] = 1
-    looks[[*range(own), *range(of, of + taken)], 1] = 2
-    shares = np.tile(np.array([0.1, 0.8, 0.1], np.float32), (2 * of, 1))
-    fold_of, weights = np.full(2 * of, 0 if judged else -1), np.ones(2 * of, dtype=np.float32)
+    looks[[*range(kept), *range(of, of + taken)], 1] = 2
+    shares = np.tile(np.array([0.1, 0.8, 0.1], np.float32), (n, 1))
+    shares[2 * of :] = np.array([0.8, 0.1, 0.1])
+    fold_of, weights = np.full(n, 0 if judged else -1), np.ones(n, dtype=np.float32)
     rows = Labeled(looks, None, labels, fold_of, weights)
     found = find_refuges(rows, looks, shares, np.array([0.0, scattered, 0.0]))
     return np.flatnonzero(found).tolist()
@@ -31,9 +42,32 @@ def refuges(
 def test_what_a_class_has_lost_looks_like_it_from_the_first() -> None:
     assert refuges(16, 16) == refuges(16, 20) == []
     assert refuges(18, 17) == refuges(1800, 1700, of=2000) == []
-    # 16 and 10 of 20: a difference of .3, with a deviation of sqrt(.65 * .35 / 10) = .151
-    assert refuges(16, 10) == []
-    assert refuges(16, 9) == [1]
+    # 16 and 9 of 20: .5 + (16 - 9) / 20 / 2 = .675 of the pairs, with a deviation of
+    # sqrt(41 / (12 * 400)) = .092
+    assert refuges(16, 9) == []
+    assert refuges(16, 8) == [1]
+
+
+def test_labels_that_a_class_does_not_keep_tell_nothing_of_what_it_looks_like() -> None:
+    assert refuges(16, 8, moved=20) == [1]
+    assert refuges(16, 9, moved=200) == []
+
+
+def test_few_images_of_a_class_rank_as_the_test_of_mann_and_whitney() -> None:
+    from scipy.stats import mannwhitneyu
+
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        labels = np.repeat([1, 0], [12, 25])
+        looks = random.standard_normal((37, K)).astype(np.float32)
+        looks[:12, 1] += 1
+        ahead = looks[:, 1] - np.maximum(looks[:, 0], looks[:, 2])
+        expected = mannwhitneyu(ahead[:12], ahead[12:], method="asymptotic", use_continuity=False)
+        shares = np.tile(np.array([0.1, 0.8, 0.1], np.float32), (37, 1))
+        rows = Labeled(looks, None, labels, np.zeros(37, int), np.ones(37, np.float32))
+        found = find_refuges(rows, looks, shares, np.array([0.0, 0.5, 0.0]))[1]
+        # Two standard deviations, of both sides
+        assert found == (expected.pvalue < 0.0455 and expected.statistic > 12 * 25 / 2)
 
 
 def test_where_nothing_is_scattered_or_judged_there_is_no_refuge() -> None:
