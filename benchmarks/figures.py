@@ -54,22 +54,24 @@ def calibration(clean_score: np.ndarray, given: np.ndarray, wrong: np.ndarray) -
         ``ece``, the expected calibration error in ten bins; ``estimated`` and ``true`` noise rate;
         ``covered``, 1 where the 95 % interval of the estimate holds the truth, else 0;
         ``by class``, the mean error of the estimate for the samples of one given label, weighted by
-        their number
+        their number; ``classes covered``, the share of these whose own interval holds the truth
     """
     scored = np.isfinite(clean_score)
     scores, given, wrong = clean_score[scored].astype(np.float64), given[scored], wrong[scored]
     rate, true = noise_rate(scores), float(wrong.mean())
-    errors = [
-        (found.count, abs(found.rate - wrong[given == label].mean()))
-        for label, found in noise_rates(scores, given).items()
-    ]
-    counts, misses = np.array(errors).T
+    counts, misses, held = [], [], []
+    for label, found in noise_rates(scores, given).items():
+        share = float(wrong[given == label].mean())
+        counts.append(found.count)
+        misses.append(abs(found.rate - share))
+        held.append(found.low <= share <= found.high)
     return {
         "ece": expected_calibration_error(scores, ~wrong),
         "estimated": rate.rate,
         "true": true,
         "covered": float(rate.low <= true <= rate.high),
         "by class": float(np.average(misses, weights=counts)),
+        "classes covered": float(np.mean(held)),
     }
 
 

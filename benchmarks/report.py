@@ -117,7 +117,8 @@ def _calibration(rows: dict[Row, list[Record]]) -> Iterator[str]:
     yield "Ours as a probability, means over the draws"
     yield from _head(
         "set", "variant", "noise", "calibration error", "estimated noise rate", "true", "off by",
-        "interval covers", "off by, per class", "F1 of score < .5", "language weight",
+        "interval covers", "off by, per class", "classes covered", "F1 of score < .5",
+        "language weight",
     )  # fmt: skip
     for row, group in rows.items():
         own = [record["ours"] for record in group]
@@ -129,6 +130,7 @@ def _calibration(rows: dict[Row, list[Record]]) -> Iterator[str]:
             *(f"{value:.3f}" for value in (mean["ece"], mean["estimated"], mean["true"], off)),
             f"{covered} of {len(own)}",
             f"{mean['by class']:.3f}",
+            f"{mean['classes covered']:.2f}",
             f"{mean['F1 of score']:.3f}",
             f"{mean['language weight']:.2f}",
         )

@@ -124,7 +124,7 @@ def _fit_all(opinions: Opinions, sample: Sample, evidence: Evidence) -> tuple[Fi
         if is_soft and information < _MOST_INFORMATION:
             start, least = replace(start, careless=_SUPPOSED_CARELESS), LEAST_SCALE
             alone["images"] = fit(images, start=start, least_images_scale=least)
-    fit = partial(fit, evidence, least_images_scale=least, members=members)
+    fit = partial(fit, evidence, least_images_scale=least, members=members, fine=True)
     joint = fit(start=start)
     if len(alone) == 2 and joint.cost > alone["images"].cost:
         # Names that mislead are in the way of an explanation that needs none

@@ -28,6 +28,7 @@ LARGE = 100_000
 _MOST_FOLLOWED = 20_000
 # MongoDB refuses documents over 16 MB
 _MOST_CHARACTERS = 12_000_000
+_FORM = 2  # of what is kept: that of another version is counted again
 
 
 class Recent(NamedTuple):
@@ -145,12 +146,12 @@ def _keep(results: CLIPCleanerResults, state: ContentState, tally: Tally) -> Non
         _store(results.dataset).delete(results.key)  # to be counted whenever it is asked for
         return
     of = [state.dataset, at and at.isoformat(), state.samples]
-    _store(results.dataset).set(results.key, {"state": of, "tally": text})
+    _store(results.dataset).set(results.key, {"state": of, "tally": text, "form": _FORM})
 
 
 def _load(results: CLIPCleanerResults) -> tuple[ContentState, Tally] | None:
     kept = _store(results.dataset).get(results.key)
-    if kept is None:
+    if kept is None or kept.get("form") != _FORM:
         return None
     dataset, at, samples = kept["state"]
     state = ContentState(dataset, at and datetime.fromisoformat(at), samples)

@@ -29,8 +29,10 @@ from .noise_model import (
 )
 from .zeroshot import log_softmax
 
-_ROUNDS, _STEPS, _COUNTS = 4, 5, 4
-_ENOUGH = 3e-3  # gain in log-likelihood a sample at which a fit ends
+_STEPS, _COUNTS = 5, 4
+# How often both are repeated, and the gain in log-likelihood a sample at which that ends
+_ROUNDS, _ENOUGH = 4, 3e-3
+_MORE_ROUNDS, _FINE = 8, 1e-3
 _RESOLUTION = 1e-6  # relative gain below which sums of float32 only round
 _SCALES = ((-6.0, 3.0), (-8.0, 2.0))  # bounds of their logarithms, images and language
 _CHANCE = (-11.0, 4.0)  # bounds of the log-odds of a chance
@@ -103,6 +105,7 @@ def fit_noise_model(
     start: NoiseModel,
     least_images_scale: float = 0.0,
     members: float | None = None,
+    fine: bool = False,
 ) -> Fit:
     """Fits the model to given labels by maximum likelihood.
 
@@ -120,6 +123,7 @@ def fit_noise_model(
         least_images_scale: the least that ``images_scale`` may be
         members (None): rows of each class that are as expected without shifts, before one was
             seen: the more, the smaller the shifts. None: they stay as they are
+        fine (False): go on for longer, which few samples need
 
     Returns:
         the model and its cost in two parts
@@ -127,7 +131,8 @@ def fit_noise_model(
     model, prior = start, np.log([start.images_scale, 1.0])
     least = max(np.log(max(least_images_scale, SMALLEST)), _SCALES[0][0])
     before = -np.inf
-    for turn in range(_ROUNDS):
+    rounds, enough = (_MORE_ROUNDS, _FINE) if fine else (_ROUNDS, _ENOUGH)
+    for turn in range(rounds):
         logits = model.logits(evidence)
         model = replace(model, clarities=_quantiles(clarity(logits), weights))
         ambiguity = model.ambiguity(logits)
@@ -136,7 +141,7 @@ def fit_noise_model(
         # First the scales alone: to take most labels for noise would explain any opinion
         model = _fit_shared(model, prior, least, surprise, chances_too=turn > 0)
         model, likelihood, pairs = _fit_chances(model, evidence, labels, weights, members)
-        if likelihood - before < _ENOUGH * weights.sum():
+        if likelihood - before < enough * weights.sum():
             break
         before = likelihood
     n, k = len(labels), len(model.confusion)

@@ -113,7 +113,7 @@ def _confusions(tally: Tally) -> list[tuple[str, str, int]]:
 
 
 def _of_class(row: tuple[float, ...]) -> ClassStatistics:
-    n, _, _, waiting, words, worded, looks, looked = row
+    n, _, _, _, waiting, words, worded, looks, looked = row
     return ClassStatistics(
         count=int(n),
         mislabeled=int(waiting),
@@ -125,5 +125,7 @@ def _of_class(row: tuple[float, ...]) -> ClassStatistics:
 
 def _noise(rows: Sequence[tuple[float, ...]]) -> NoiseRate:
     scored = int(sum(row[1] for row in rows))
-    score = sum(row[2] for row in rows)
-    return noise_rate_of(1 - score / scored if scored else math.nan, scored)
+    if not scored:
+        return noise_rate_of(math.nan, 0, 0.0)
+    score, squares = (sum(row[column] for row in rows) for column in (2, 3))
+    return noise_rate_of(1 - score / scored, scored, (score - squares) / scored)

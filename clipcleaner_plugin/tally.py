@@ -34,8 +34,9 @@ class Tally:
 
     Attributes:
         scores: (verdict, decision of a reviewer or None, bin of the clean score or None) →
-            labels, scored ones, sum of their scores; a score of 1 begins a bin of its own
-        classes: (given label,) → the same three; mislabeled ones that wait for review; those whose
+            labels, scored ones, sum of their scores, and of the squares of these; a score of 1
+            begins a bin of its own
+        classes: (given label,) → the same four; mislabeled ones that wait for review; those whose
             label is the first choice of the class names, and those the names can judge; the same
             two of the classifier that knows their looks
         confusions: (given label, suggested label) → mislabeled ones that wait for review
@@ -84,7 +85,7 @@ def count_labels(
     """
     chosen = [] if sample_ids is None else [{"$match": {"_id": {"$in": list(sample_ids)}}}]
     answer = _ask(results, [*chosen, *results.layout.unwind, *_overview(results)])[0]
-    sums = ("n", "scored", "score")
+    sums = ("n", "scored", "score", "squares")
     agreements = ("waiting", "words", "worded", "looks", "looked")
     pairs = _ask(results, [*chosen, *results.layout.unwind, *_pairs(results)])
     return Tally(
@@ -120,7 +121,12 @@ def _overview(results: CLIPCleanerResults) -> list[dict[str, Any]]:
     def reaches(name: str, least: int) -> dict[str, Any]:
         return number({"$gte": [f"${field(name)}_consistency", least]})
 
-    sums = {"n": {"$sum": 1}, "scored": number({"$gte": [score, 0]}), "score": {"$sum": score}}
+    sums = {
+        "n": {"$sum": 1},
+        "scored": number({"$gte": [score, 0]}),
+        "score": {"$sum": score},
+        "squares": {"$sum": {"$multiply": [score, score]}},
+    }
     waiting = [{"$eq": ["$verdict", "mislabeled"]}, {"$eq": ["$decision", None]}]
     agreements = {
         "waiting": number({"$and": waiting}),

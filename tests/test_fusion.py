@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from feature_clusters import Clusters, flip, make_clusters
@@ -9,7 +11,10 @@ from noisy_features import gaussian_classes
 
 from benchmarks.data import DEFAULT_FOLDER, DataMissingError, FeatureSet, load_sets
 from benchmarks.noise import lookalike_noise
+from benchmarks.settings import make_task
+from clipcleaner_plugin import fusion
 from clipcleaner_plugin.noise import draw_noise
+from clipcleaner_plugin.noise_fit import Fit, fit_noise_model
 from clipcleaner_plugin.scoring import LabelScores, score_labels
 
 
@@ -105,6 +110,24 @@ def test_pair_flips_on_real_features(sets: dict[str, FeatureSet], name: str, lea
     assert f1(scores, wrong) > least
     assert np.mean(1 - scores.clean_score) == pytest.approx(np.mean(wrong), abs=0.02)
     assert calibration_error(scores, wrong) < 0.05
+
+
+def test_few_samples_are_fitted_for_as_long_as_they_need(
+    sets: dict[str, FeatureSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gained: list[float] = []
+
+    def watch(*args: Any, fine: bool = False, **options: Any) -> Fit:
+        found = fit_noise_model(*args, fine=fine, **options)
+        if fine:
+            gained.append(fit_noise_model(*args, **options).cost - found.cost)
+        return found
+
+    monkeypatch.setattr(fusion, "fit_noise_model", watch)
+    for seed in range(3):
+        task = make_task(sets["dtd"], "300 samples", "pair flips 30 %", seed)
+        score_labels(task.features, task.given, task.texts)
+    assert np.mean(gained) > 1, "nats"
 
 
 @pytest.mark.parametrize(("name", "least"), [("caltech101", 0.95), ("dtd", 0.72)])

@@ -248,6 +248,17 @@ def test_the_numbers_go_with_the_run(results: Any) -> None:
     assert store.list_keys() == []
 
 
+def test_numbers_that_another_version_kept_are_counted_again(results: Any) -> None:
+    count_again(results)
+    store = kept_statistics._store(results.dataset)
+    kept = store.get("clipcleaner")
+    del kept["form"]  # as before it was told
+    store.set("clipcleaner", {**kept, "tally": '{"scores": [[[], [1]]]}'})
+    forget()
+    found = recent_statistics(results)
+    assert found.current and asdict(found.statistics) == counted(results)
+
+
 def test_what_is_too_large_for_the_database_is_counted(
     results: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

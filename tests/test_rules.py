@@ -13,6 +13,7 @@ from clipcleaner_plugin.rules import (
     CONSISTENCIES,
     LOSSES,
     noise_rate,
+    noise_rate_of,
     noise_rates,
     select_paper,
     verdicts,
@@ -214,6 +215,22 @@ def test_noise_rate_is_wilsons() -> None:
     rate = noise_rate(scores)
     assert rate.count == 50
     assert (rate.rate, rate.low, rate.high) == pytest.approx((0.2, 0.1124, 0.3304), abs=1e-4)
+
+
+def test_the_interval_allows_for_scores_that_are_off_together() -> None:
+    """So many labels that chance is nothing: what is left is the offset of the log-odds."""
+    rate = noise_rate(np.repeat([0.9, 0.3], 10**6))
+    doubt = (0.9 * 0.1 + 0.3 * 0.7) / 2
+    assert rate.high - rate.rate == pytest.approx(1.96 * 0.6 * doubt, rel=0.01)
+    assert rate.rate - rate.low == pytest.approx(1.96 * 0.6 * doubt, rel=0.01)
+    # About what the rate is by scores whose log-odds are all less by two such deviations
+    less = 1 / (1 + np.exp(2 * 0.6) * np.array([0.1 / 0.9, 0.7 / 0.3]))
+    assert np.mean(1 - less) == pytest.approx(rate.high, abs=0.01)
+
+
+@given(st.integers(1, 10**7), st.floats(1e-6, 0.05))
+def test_labels_of_which_none_is_surely_wrong_may_all_be_right(n: int, doubt: float) -> None:
+    assert noise_rate_of(doubt, n, doubt * (1 - doubt)).low < 1e-3
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))

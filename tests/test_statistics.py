@@ -257,7 +257,8 @@ def test_a_preview_of_many_samples_looks_at_a_random_part(
     assert 1350 < np.mean(places) < 1650, "from everywhere"
     about = part.counts(results.thetas)
     assert sum(about.values()) == pytest.approx(3000, abs=2)
-    assert about["mislabeled"] == pytest.approx(results.counts()["mislabeled"], rel=0.15)
+    # Five standard deviations of a third of 500, times three
+    assert about["mislabeled"] == pytest.approx(results.counts()["mislabeled"], rel=0.3)
     monkeypatch.setattr(reselection, "PREVIEW_SAMPLES", 1000)
     monkeypatch.setattr(reselection, "_last", reselection.Last())
     assert preview_evidence(results).counts(results.thetas) == about
