@@ -68,7 +68,7 @@ def test_calibration_by_hand() -> None:
     assert figures["covered"] == 1
     # Label 0: (.05 + .05 + .8) / 3 = .3 expected, none wrong; label 1: .8 expected, 1 wrong
     assert figures["by class"] == pytest.approx((3 * 0.3 + 1 * 0.2) / 4)
-    # Wilson's interval of .3 of three labels begins at .05, of .8 of one it ends at .99
+    # The interval of .3 of three labels begins at .04, that of .8 of one label ends at 1
     assert figures["classes covered"] == 0.5
     sure = calibration(np.full(100, 0.99), np.zeros(100, int), np.ones(100, bool))
     assert sure["covered"] == 0
