@@ -54,7 +54,8 @@ def calibration(clean_score: np.ndarray, given: np.ndarray, wrong: np.ndarray) -
         ``ece``, the expected calibration error in ten bins; ``estimated`` and ``true`` noise rate;
         ``covered``, 1 where the 95 % interval of the estimate holds the truth, else 0;
         ``by class``, the mean error of the estimate for the samples of one given label, weighted by
-        their number; ``classes covered``, the share of these whose own interval holds the truth
+        their number; ``classes covered``, the share of the given labels whose own interval holds
+        the truth, each counting once
     """
     scored = np.isfinite(clean_score)
     scores, given, wrong = clean_score[scored].astype(np.float64), given[scored], wrong[scored]

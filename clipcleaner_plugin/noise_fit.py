@@ -123,7 +123,7 @@ def fit_noise_model(
         least_images_scale: the least that ``images_scale`` may be
         members (None): rows of each class that are as expected without shifts, before one was
             seen: the more, the smaller the shifts. None: they stay as they are
-        fine (False): go on for longer, which few samples need
+        fine (False): go on for longer, which matters the most where samples are few
 
     Returns:
         the model and its cost in two parts

@@ -6,9 +6,11 @@ import numpy as np
 
 from .labeled import Labeled
 
-# How much more often than not an image of the class looks more like it than one that it draws: in
-# standard deviations of chance, and at least, since images that are hard to judge make a little
-_SURE, _LEAST = 2.0, 0.05
+# Share of the pairs in which what keeps its label looks more like the class than what the class
+# draws, beyond one half: in standard deviations of chance
+_SURE = 2.0
+_LEAST = 0.05  # and at least, since images that are hard to judge make a little
+_ITS_OWN = 0.75  # share of what a class draws that looks most like it: then all of that is its own
 
 
 def find_refuges(
@@ -20,9 +22,10 @@ def find_refuges(
     one class, it looks a little more like them, and so draws the others. In the end this seems to
     be a class most of whose labels were scattered. But before any label was doubted, they looked
     less like that class than the images that keep its label do, out of fold alike. What a class has
-    lost looks like it, and all the more: its labels speak against it, and those of the kept for
-    it. How the images rank by this is compared, as in the test of Mann & Whitney ("On a Test of
-    Whether one of Two Random Variables is Stochastically Larger than the Other", 1947).
+    lost has to look even more like it, since its labels speak against that. How the images rank by
+    this is compared, as in the test of Mann & Whitney ("On a Test of Whether one of Two Random
+    Variables is Stochastically Larger than the Other", 1947). A class may also lose what is less
+    typical of it; that still looks more like it than like any other.
 
     Args:
         rows: n of them
@@ -37,9 +40,10 @@ def find_refuges(
     best = np.where(rows.judged, shares.argmax(axis=1), -1)
     for label in np.flatnonzero(scattered).tolist():
         of_class = best == label
-        others = np.delete(looks[of_class], label, axis=1)
-        ahead = looks[of_class, label] - others.max(axis=1)
-        found[label] = _is_larger(ahead, rows.labels[of_class] == label)
+        own = looks[of_class]
+        ahead = own[:, label] - np.delete(own, label, axis=1).max(axis=1)
+        kept = rows.labels[of_class] == label
+        found[label] = _is_larger(ahead, kept) and np.mean(ahead[~kept] > 0) < _ITS_OWN
     return found
 
 

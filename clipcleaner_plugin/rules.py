@@ -184,8 +184,8 @@ def noise_rate_of(rate: float, n: int, doubt: float) -> NoiseRate:
     """Gives an estimated share of n labels its interval.
 
     It is Wilson's for the chance in the labels, widened by what the scores may be off together: if
-    the log-odds of all are, by as much as ``_OFF``, the estimate is by that times the mean slope of
-    the logistic function. Where evidence is clear, that is nothing.
+    the log-odds of all are, by as much as ``_OFF``, the estimate is by about that times the mean
+    slope of the logistic function. Where evidence is clear, that is nothing.
 
     Args:
         rate: the estimate, in [0, 1]

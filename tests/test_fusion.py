@@ -124,10 +124,10 @@ def test_few_samples_are_fitted_for_as_long_as_they_need(
         return found
 
     monkeypatch.setattr(fusion, "fit_noise_model", watch)
-    for seed in range(3):
+    for seed in (1, 3, 5):
         task = make_task(sets["dtd"], "300 samples", "pair flips 30 %", seed)
         score_labels(task.features, task.given, task.texts)
-    assert np.mean(gained) > 1, "nats"
+    assert np.mean(gained) > 2, "nats"
 
 
 @pytest.mark.parametrize(("name", "least"), [("caltech101", 0.95), ("dtd", 0.72)])

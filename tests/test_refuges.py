@@ -53,6 +53,21 @@ def test_labels_that_a_class_does_not_keep_tell_nothing_of_what_it_looks_like() 
     assert refuges(16, 9, moved=200) == []
 
 
+@pytest.mark.parametrize(("first", "expected"), [(20, []), (15, []), (14, [1])])
+def test_what_looks_most_like_a_class_is_its_own_though_less_typical(
+    first: int, expected: list[int]
+) -> None:
+    labels = np.repeat([1, 0], 20)
+    looks = np.zeros((40, K), dtype=np.float32)
+    looks[:20, 1] = 3
+    looks[20 : 20 + first, 1] = 1
+    looks[20 + first :, 2] = 1
+    shares = np.tile(np.array([0.1, 0.8, 0.1], np.float32), (40, 1))
+    rows = Labeled(looks, None, labels, np.zeros(40, int), np.ones(40, np.float32))
+    found = find_refuges(rows, looks, shares, np.array([0.0, 0.5, 0.0]))
+    assert np.flatnonzero(found).tolist() == expected
+
+
 def test_few_images_of_a_class_rank_as_the_test_of_mann_and_whitney() -> None:
     from scipy.stats import mannwhitneyu
 
