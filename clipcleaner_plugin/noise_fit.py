@@ -30,9 +30,8 @@ from .noise_model import (
 from .zeroshot import log_softmax
 
 _STEPS, _COUNTS = 5, 4
-# How often both are repeated, and the gain in log-likelihood a sample at which that ends
-_ROUNDS, _ENOUGH = 4, 3e-3
-_MORE_ROUNDS, _FINE = 8, 1e-3
+# How often both are repeated at most, and the gain in log-likelihood a sample that is too little
+_ROUGHLY, _FINELY = (4, 3e-3), (8, 1e-3)
 _RESOLUTION = 1e-6  # relative gain below which sums of float32 only round
 _SCALES = ((-6.0, 3.0), (-8.0, 2.0))  # bounds of their logarithms, images and language
 _CHANCE = (-11.0, 4.0)  # bounds of the log-odds of a chance
@@ -131,7 +130,7 @@ def fit_noise_model(
     model, prior = start, np.log([start.images_scale, 1.0])
     least = max(np.log(max(least_images_scale, SMALLEST)), _SCALES[0][0])
     before = -np.inf
-    rounds, enough = (_MORE_ROUNDS, _FINE) if fine else (_ROUNDS, _ENOUGH)
+    rounds, enough = _FINELY if fine else _ROUGHLY
     for turn in range(rounds):
         logits = model.logits(evidence)
         model = replace(model, clarities=_quantiles(clarity(logits), weights))

@@ -162,8 +162,8 @@ def verdicts(
 def noise_rate(clean_score: np.ndarray) -> NoiseRate:
     """Estimates the share of wrong labels from their scores.
 
-    The estimate is the mean probability of a wrong label, with the interval that
-    :func:`noise_rate_of` gives it.
+    The estimate is the mean probability of a wrong label; for its interval see
+    :func:`noise_rate_of`.
 
     Args:
         clean_score: (N,) float array in [0, 1]; NaN is left out
@@ -173,31 +173,28 @@ def noise_rate(clean_score: np.ndarray) -> NoiseRate:
     """
     scores = np.asarray(clean_score, dtype=np.float64)
     scores = scores[np.isfinite(scores)]
-    if not len(scores):
-        return noise_rate_of(np.nan, 0, 0.0)
-    return noise_rate_of(
-        float(np.mean(1 - scores)), len(scores), float(np.mean(scores * (1 - scores)))
-    )
+    return noise_rate_of(len(scores), float(scores.sum()), float(np.square(scores).sum()))
 
 
-def noise_rate_of(rate: float, n: int, doubt: float) -> NoiseRate:
-    """Gives an estimated share of n labels its interval.
+def noise_rate_of(n: int, score: float, squares: float) -> NoiseRate:
+    """Estimates the share of wrong labels from sums; see :func:`noise_rate`.
 
-    It is Wilson's for the chance in the labels, widened by what the scores may be off together: if
-    the log-odds of all are, by as much as ``_OFF``, the estimate is by about that times the mean
-    slope of the logistic function. Where evidence is clear, that is nothing.
+    The interval is Wilson's for the chance in the labels, widened by what the scores may be off
+    together: if the log-odds of all are, by as much as ``_OFF``, the estimate is by about that
+    times the mean slope of the logistic function. Where evidence is clear, that is nothing.
 
     Args:
-        rate: the estimate, in [0, 1]
         n: number of scored labels; 0 = nothing is known
-        doubt: mean of ``p (1 - p)`` of the scores, in [0, 0.25]
+        score: sum of their scores
+        squares: sum of the squares of their scores
     """
     if n == 0:
         return NoiseRate(np.nan, np.nan, np.nan, 0)
+    rate, slope = 1 - score / n, (score - squares) / n
     z = 1.959964  # leaves 2.5 % of a normal distribution on each side
     centre = (rate + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(rate * (1 - rate) / n + z * z / (4 * n * n))
-    half = np.hypot(half, z * _OFF * doubt)
+    half = np.hypot(half, z * _OFF * slope)
     return NoiseRate(rate, float(max(centre - half, 0.0)), float(min(centre + half, 1.0)), n)
 
 

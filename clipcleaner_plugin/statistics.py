@@ -124,8 +124,5 @@ def _of_class(row: tuple[float, ...]) -> ClassStatistics:
 
 
 def _noise(rows: Sequence[tuple[float, ...]]) -> NoiseRate:
-    scored = int(sum(row[1] for row in rows))
-    if not scored:
-        return noise_rate_of(math.nan, 0, 0.0)
-    score, squares = (sum(row[column] for row in rows) for column in (2, 3))
-    return noise_rate_of(1 - score / scored, scored, (score - squares) / scored)
+    scored, score, squares = (sum(row[column] for row in rows) for column in (1, 2, 3))
+    return noise_rate_of(int(scored), score, squares)

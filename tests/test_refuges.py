@@ -27,12 +27,23 @@ def refuges(
     Some more are labeled 1 and do not look like it, and are taken for another.
     """
     labels = np.repeat([1, 0, 1], [of, of, moved])
-    n = len(labels)
-    looks = np.zeros((n, K), dtype=np.float32)
+    looks = np.zeros((len(labels), K), dtype=np.float32)
     looks[:, 2] = 1
     looks[[*range(kept), *range(of, of + taken)], 1] = 2
-    shares = np.tile(np.array([0.1, 0.8, 0.1], np.float32), (n, 1))
-    shares[2 * of :] = np.array([0.8, 0.1, 0.1])
+    return refuges_of(labels, looks, 2 * of, scattered, judged)
+
+
+def refuges_of(
+    labels: np.ndarray,
+    looks: np.ndarray,
+    of_class: int,
+    scattered: float = 0.5,
+    judged: bool = True,
+) -> list[int]:
+    """Where class 1 has scattered labels, and so many of the first images are taken for it."""
+    n = len(labels)
+    shares = np.tile(np.array([0.8, 0.1, 0.1], np.float32), (n, 1))
+    shares[:of_class] = [0.1, 0.8, 0.1]
     fold_of, weights = np.full(n, 0 if judged else -1), np.ones(n, dtype=np.float32)
     rows = Labeled(looks, None, labels, fold_of, weights)
     found = find_refuges(rows, looks, shares, np.array([0.0, scattered, 0.0]))
@@ -62,10 +73,7 @@ def test_what_looks_most_like_a_class_is_its_own_though_less_typical(
     looks[:20, 1] = 3
     looks[20 : 20 + first, 1] = 1
     looks[20 + first :, 2] = 1
-    shares = np.tile(np.array([0.1, 0.8, 0.1], np.float32), (40, 1))
-    rows = Labeled(looks, None, labels, np.zeros(40, int), np.ones(40, np.float32))
-    found = find_refuges(rows, looks, shares, np.array([0.0, 0.5, 0.0]))
-    assert np.flatnonzero(found).tolist() == expected
+    assert refuges_of(labels, looks, 40) == expected
 
 
 def test_few_images_of_a_class_rank_as_the_test_of_mann_and_whitney() -> None:
@@ -78,9 +86,7 @@ def test_few_images_of_a_class_rank_as_the_test_of_mann_and_whitney() -> None:
         looks[:12, 1] += 1
         ahead = looks[:, 1] - np.maximum(looks[:, 0], looks[:, 2])
         expected = mannwhitneyu(ahead[:12], ahead[12:], method="asymptotic", use_continuity=False)
-        shares = np.tile(np.array([0.1, 0.8, 0.1], np.float32), (37, 1))
-        rows = Labeled(looks, None, labels, np.zeros(37, int), np.ones(37, np.float32))
-        found = find_refuges(rows, looks, shares, np.array([0.0, 0.5, 0.0]))[1]
+        found = refuges_of(labels, looks, 37) == [1]
         # Two standard deviations, of both sides
         assert found == (expected.pvalue < 0.0455 and expected.statistic > 12 * 25 / 2)
 

@@ -230,7 +230,7 @@ def test_the_interval_allows_for_scores_that_are_off_together() -> None:
 
 @given(st.integers(1, 10**7), st.floats(1e-6, 0.05))
 def test_labels_of_which_none_is_surely_wrong_may_all_be_right(n: int, doubt: float) -> None:
-    assert noise_rate_of(doubt, n, doubt * (1 - doubt)).low < 1e-3
+    assert noise_rate_of(n, n * (1 - doubt), n * (1 - doubt) ** 2).low < 1e-3
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=50))
