@@ -95,7 +95,7 @@ def at_model(model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: fl
     apply = in_order if model.device.type == "cpu" else map
     some = slice(None, None, math.ceil(len(rows.weights[0]) / _MOST_LOOKED_AT) or 1)
     x, weights = rows.features(some), rows.weights[0, some].to(model.device)
-    weights = weights / float(rows.reduce(weights.sum(dtype=torch.float64)[None]))
+    weights = weights / float(rows.team.sum(weights.sum(dtype=torch.float64)[None]))
     model = model.float()
 
     def logits(classes: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
@@ -109,14 +109,15 @@ def at_model(model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: fl
         return [_shape_of_class(x, doubt, weights) for doubt in probs * (1 - probs)]
 
     of_sure = moments.float()
-    directions = leading(moments) if can_couple(k) else moments[:, :0]
+    # Their signs depend on the device, and what is summed up is along them
+    directions = rows.team.agree(leading(moments)) if can_couple(k) else moments[:, :0]
 
     def invert(found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         block = found[:-1].view(d + 1, d + 1) + found[-1].clamp_min(0) * of_sure
         inverse, block = _invert(block, penalty)
         return inverse, directions.T @ block.double() @ directions
 
-    found = (rows.reduce(each) for group in apply(look, model.split(_CLASSES)) for each in group)
+    found = (rows.team.sum(each) for group in apply(look, model.split(_CLASSES)) for each in group)
     inverse = torch.empty(k, d + 1, d + 1, device=model.device)
     j = directions.shape[1]
     along = torch.empty(k, j, j, dtype=torch.float64, device=model.device)
@@ -126,7 +127,7 @@ def at_model(model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: fl
         return Curvature(inverse, moments)
     coupling = couple(
         lambda some: torch.exp(logits(model, x[some]) - evidence[some]),
-        x, weights, directions, along, penalty, rows.reduce,
+        x, weights, directions, along, penalty, rows.team.sum,
     )  # fmt: skip
     return Curvature(inverse, moments, coupling)
 

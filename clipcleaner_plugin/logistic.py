@@ -13,7 +13,7 @@ import numpy as np
 from .curvature import Curvature, at_model, at_zero, can_hold
 from .descent import Descent
 from .fitting import in_order, one_blas_thread
-from .logistic_rows import Reduce, Rows
+from .logistic_rows import Rows, Team
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +59,7 @@ class Logistic:
 def fitted_by(fitter: Callable[[dict[str, Any]], Logistic]) -> Iterator[None]:
     """Within it, a function gets the arguments of :func:`fit_logistic` and fits in its place.
 
-    It may call it in turn, with ``reduce``: so processes share a fit.
+    It may call it in turn, with ``team``: so processes share a fit.
     """
     token = _fitter.set(fitter)
     try:
@@ -79,7 +79,7 @@ def fit_logistic(
     doubts: tuple[np.ndarray, np.ndarray] | None = None,
     pilot: np.ndarray | None = None,
     device: torch.device | str = "cpu",
-    reduce: Reduce | None = None,
+    team: Team | None = None,
 ) -> Logistic:
     """Fits M models to the same rows, each with its own weights.
 
@@ -110,8 +110,8 @@ def fit_logistic(
         pilot (None): (N,) float32 >= 0, how many rows each stands for in the pilot, 0 where it is
             not in it; all classes are. The models should be much alike
         device ("cpu"): torch device, CPU or CUDA
-        reduce (None): where the rows are spread over processes, sums a tensor over all of them;
-            every process then returns the same models
+        team (None): the processes that the rows are spread over, each of which calls this with its
+            own rows and returns the same models
 
     Returns:
         the models; one that has not converged within ``MAX_PASSES`` is the best found
@@ -119,7 +119,7 @@ def fit_logistic(
     import torch
 
     fitter = _fitter.get()
-    if fitter is not None and reduce is None:
+    if fitter is not None and team is None:
         return fitter(
             {
                 "features": features,
@@ -134,8 +134,8 @@ def fit_logistic(
             }
         )
     with one_blas_thread(), torch.no_grad():
-        reduce, device = reduce or (lambda tensor: tensor), torch.device(device)
-        rows = Rows(features, labels, num_classes, weights, doubts, device, reduce)
+        device = torch.device(device)
+        rows = Rows(features, labels, num_classes, weights, doubts, device, team or Team())
         moments = rows.moments()
         # Twice the penalty for two classes: see above
         penalties = [(2 if num_classes == 2 else 1) / (c * total) for total in rows.totals.tolist()]
@@ -171,6 +171,8 @@ def _descend(
         the models, (K, d + 1) float64: coefficients and, in the last column, intercepts; whether
         each has converged; and the number of passes
     """
+    import torch
+
     descents = [Descent(start, curvature.length, tolerance, MAX_PASSES) for _ in penalties]
 
     def advance(found: tuple[int, float, torch.Tensor, torch.Tensor]) -> None:
@@ -178,14 +180,22 @@ def _descend(
         # Views would keep what was found for all models
         descents[m].observe(value, gradient.clone(), divided.clone())
 
-    passes = 0
-    while active := [m for m, descent in enumerate(descents) if not descent.done]:
-        values, gradients = rows.evaluate({m: descents[m].trial for m in active})
+    passes, team = 0, rows.team
+    while active := _places(team.agree(torch.tensor([int(not d.done) for d in descents]))):
+        trials = {m: team.agree(descents[m].trial) for m in active}
+        values, gradients = rows.evaluate(trials)
+        passes += 1
+        if not team.leads:
+            continue
         for place, m in enumerate(active):
-            w = descents[m].trial[:, :-1]
+            w = trials[m][:, :-1]
             values[place] += penalties[m] / 2 * float((w * w).sum())
             gradients[place, :, :-1] += penalties[m] * w
         divided = curvature.divide(gradients)
         list(in_order(advance, zip(active, values, gradients, divided, strict=True)))
-        passes += 1
-    return [d.point for d in descents], [d.converged for d in descents], passes
+    converged = team.agree(torch.tensor([int(d.converged) for d in descents]))
+    return [team.agree(d.point) for d in descents], converged.bool().tolist(), passes
+
+
+def _places(flags: torch.Tensor) -> list[int]:
+    return flags.nonzero()[:, 0].tolist()

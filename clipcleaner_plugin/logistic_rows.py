@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from copy import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,25 @@ _BLOCK = {"cpu": 2**19, "cuda": 2**26}
 _ROWS_OF_BLOCK = {"cpu": (256, 8192), "cuda": (1024, 2**17)}
 _ROWS_OF_MOMENTS = 8192  # more would not make a better path
 
-Reduce = Callable[["torch.Tensor"], "torch.Tensor"]
+
+def _alone(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+@dataclass(frozen=True)
+class Team:
+    """The processes that the rows are spread over; by default there is one.
+
+    Attributes:
+        leads: whether this one finds the way for all: others may be on a device that rounds
+            otherwise, and would part from it
+        sum: sums a tensor over all processes
+        agree: takes a tensor of each process, and gives every one the leader's
+    """
+
+    leads: bool = True
+    sum: Callable[[torch.Tensor], torch.Tensor] = _alone
+    agree: Callable[[torch.Tensor], torch.Tensor] = _alone
 
 
 def with_one(rows: torch.Tensor) -> torch.Tensor:
@@ -44,7 +63,7 @@ class Rows:
     Attributes:
         weights: (M, n) float32, of each row in each model
         totals: (M,) float64, their sums over all processes
-        reduce: sums a tensor over all processes
+        team: these processes
     """
 
     def __init__(
@@ -55,11 +74,11 @@ class Rows:
         weights: np.ndarray,
         doubts: tuple[np.ndarray, np.ndarray] | None,
         device: torch.device,
-        reduce: Reduce,
+        team: Team,
     ) -> None:
         import torch
 
-        self.reduce, self._device, self._k = reduce, device, num_classes
+        self.team, self._device, self._k = team, device, num_classes
         self._x, self._y = torch.from_numpy(features), torch.from_numpy(labels)
         self._chosen: torch.Tensor | None = None
         self._doubts = None if doubts is None else tuple(map(torch.from_numpy, doubts))
@@ -88,7 +107,7 @@ class Rows:
         import torch
 
         self.weights = torch.from_numpy(weights)
-        self.totals = self.reduce(self.weights.sum(dim=1, dtype=torch.float64))
+        self.totals = self.team.sum(self.weights.sum(dim=1, dtype=torch.float64))
         size, (least, most) = _BLOCK[self._device.type], _ROWS_OF_BLOCK[self._device.type]
         block = min(max(size // (len(weights) * self._k), least), most)
         slices = [slice(start, start + block) for start in range(0, weights.shape[1], block)]
@@ -107,14 +126,14 @@ class Rows:
         """
         import torch
 
-        n = self.reduce(torch.tensor([float(len(self._x))], dtype=torch.float64)).item()
+        n = self.team.sum(torch.tensor([float(len(self._x))], dtype=torch.float64)).item()
         some = self._x[:: math.ceil(n / _ROWS_OF_MOMENTS)]
-        sums = self.reduce(with_one(some).sum(dim=0, dtype=torch.float64))
+        sums = self.team.sum(with_one(some).sum(dim=0, dtype=torch.float64))
         mean = sums / sums[-1]
         # Features of CLIP have most of their length in common: float32 would lose the rest
         centred = some - mean[:-1].to(some)
         moments = mean.outer(mean)
-        moments[:-1, :-1] += self.reduce((centred.T @ centred).double()) / sums[-1]
+        moments[:-1, :-1] += self.team.sum((centred.T @ centred).double()) / sums[-1]
         return moments.to(self._device)
 
     def evaluate(self, models: dict[int, torch.Tensor]) -> tuple[list[float], torch.Tensor]:
@@ -148,7 +167,7 @@ class Rows:
                 losses[places[m]] += loss[i]
                 sums[places[m]] += gradient[i]
         totals = self.totals[list(models)].to(losses)
-        losses, sums = self.reduce(losses) / totals, self.reduce(sums)
+        losses, sums = self.team.sum(losses) / totals, self.team.sum(sums)
         return losses.tolist(), sums.div_(totals[:, None, None])
 
     def _block(

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .logistic import Logistic, fit_logistic, fitted_by
+from .logistic_rows import Team
 from .opinions import Opinions, Work, asked_by
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def help_out(ranks: Ranks) -> None:
         new = max(places) + 1 - len(held)
         held += arrays[: max(new, 0)]
         columns = arrays[max(new, 0) :]
-        if step is _fit:
+        if step is _fit and rest["device"] != "cpu":
             rest["device"] = ranks.device(None) or "cpu"
         step(rest, [held[place] for place in places], columns)
 
@@ -83,8 +84,11 @@ class _Leader:
 
     def fit(self, task: dict[str, Any]) -> Logistic:
         """Does with all what :func:`fit_logistic` does with these arguments."""
+        import torch
+
         names = ("features", "labels", "weights", "doubts", "pilot", "device")
         rest = {name: value for name, value in task.items() if name not in names}
+        rest["device"] = torch.device(task["device"]).type
         rest["doubts"], rest["pilot"] = task["doubts"] is not None, task["pilot"] is not None
         columns = [task["labels"], task["weights"].T, *(task["doubts"] or ())]
         if rest["pilot"]:
@@ -155,12 +159,14 @@ class _Leader:
 
 def _fit(rest: dict[str, Any], features: list[np.ndarray], columns: list[np.ndarray]) -> Logistic:
     """One rank's part of a fit."""
+    import torch.distributed as dist
+
     labels, weights, *more = columns
     task = {**rest, "features": features[0], "labels": labels}
     task["weights"] = np.ascontiguousarray(weights.T)
     task["pilot"] = more.pop() if rest["pilot"] else None
     task["doubts"] = (more[0], more[1]) if rest["doubts"] else None
-    return fit_logistic(**task, reduce=_sum)
+    return fit_logistic(**task, team=Team(dist.get_rank() == 0, _sum, _agree))
 
 
 def _ask(
@@ -200,6 +206,15 @@ def _sum(tensor: torch.Tensor) -> torch.Tensor:
     total = tensor.detach().to("cpu", copy=True)
     dist.all_reduce(total)
     return total.to(tensor.device)
+
+
+def _agree(tensor: torch.Tensor) -> torch.Tensor:
+    """Gives every process the tensor of rank 0."""
+    import torch.distributed as dist
+
+    agreed = tensor.detach().to("cpu", copy=True)
+    dist.broadcast(agreed, src=0)
+    return agreed.to(tensor.device)
 
 
 if __name__ == "__main__":

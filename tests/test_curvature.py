@@ -13,7 +13,7 @@ from clipcleaner_plugin import coupling, curvature
 from clipcleaner_plugin.coupling import leading
 from clipcleaner_plugin.curvature import at_model, at_zero
 from clipcleaner_plugin.fitting import one_blas_thread
-from clipcleaner_plugin.logistic_rows import Rows
+from clipcleaner_plugin.logistic_rows import Rows, Team
 
 N, K, D, PENALTY = 300, 4, 6, 1e-3
 
@@ -49,7 +49,7 @@ def rows_of(features: torch.Tensor, weights: torch.Tensor | None = None) -> Rows
         weights = torch.ones(len(features))
     labels = np.zeros(len(features), dtype=np.int64)
     device = torch.device("cpu")
-    return Rows(features.numpy(), labels, K, weights[None].numpy(), None, device, lambda t: t)
+    return Rows(features.numpy(), labels, K, weights[None].numpy(), None, device, Team())
 
 
 def moments_of(features: torch.Tensor) -> torch.Tensor:
@@ -125,36 +125,39 @@ def test_an_approximate_hessian_is_symmetric_and_positive(
 
 
 @pytest.mark.parametrize("parts", [(150, 150), (7, 293), (300, 0)])
-def test_processes_find_the_curvature_of_all_rows(parts: tuple[int, int]) -> None:
+def test_processes_find_the_curvature_of_all_rows(
+    parts: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows, weights, model = problem()
     gradients = centred(torch.randn(2, K, D + 1, generator=torch.Generator().manual_seed(1)))
     barrier, given, found = threading.Barrier(2), [None, None], [None, None]
+    this = threading.local()
+
+    def leading_here(moments: torch.Tensor) -> torch.Tensor:
+        """Devices differ in the signs of eigenvectors."""
+        directions = leading(moments)
+        return directions if this.rank == 0 else directions * directions[1].sign()
 
     def process(rank: int) -> None:
-        def reduce(tensor: torch.Tensor) -> torch.Tensor:
+        def all_of(tensor: torch.Tensor) -> list[torch.Tensor]:
             given[rank] = tensor
             barrier.wait()
-            total = given[0] + given[1]
+            both = list(given)
             barrier.wait()
-            return total
+            return both
 
+        this.rank = rank
+        team = Team(rank == 0, lambda tensor: sum(all_of(tensor)), lambda tensor: all_of(tensor)[0])
         own = slice(0, parts[0]) if rank == 0 else slice(parts[0], None)
-        labels = np.zeros(parts[rank], dtype=np.int64)
-        part = Rows(
-            rows[own].numpy(),
-            labels,
-            K,
-            weights[None, own].numpy(),
-            None,
-            torch.device("cpu"),
-            reduce,
-        )
+        labels, shares = np.zeros(parts[rank], dtype=np.int64), weights[None, own].numpy()
+        part = Rows(rows[own].numpy(), labels, K, shares, None, torch.device("cpu"), team)
         shape = at_model(model, part, moments, PENALTY)
         found[rank] = shape.divide(gradients.double())
 
     with one_blas_thread():
         moments = moments_of(rows)
         expected = at_model(model, rows_of(rows, weights), moments, PENALTY)
+        monkeypatch.setattr(curvature, "leading", leading_here)
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(process, range(2)))
         steps = expected.divide(gradients.double())
