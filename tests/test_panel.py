@@ -17,6 +17,7 @@ from panel_at_work import Panel, shown
 import clipcleaner_plugin as cc
 from clipcleaner_plugin import kept_statistics
 from clipcleaner_plugin.class_list import class_list_warnings
+from clipcleaner_plugin.models import choose_device
 from clipcleaner_plugin.speeds import known_speed, remember_speed
 
 pytestmark = pytest.mark.usefixtures("plugin")
@@ -352,11 +353,12 @@ def test_the_form_warns_of_the_classes(noisy: fo.Dataset) -> None:
 def test_the_form_says_how_long_it_took_the_last_time(dataset: Maker, tmp_path: Path) -> None:
     made = dataset(make_samples(tmp_path, 150))
     tiny = {"model": cc.TINY_CLIP, "pretrained": None}
+    device = choose_device(None)
     first = form("apply_clipcleaner", made, **tiny)["cost"]["view"]["label"]
-    assert first.startswith("150 samples, 150 embeddings to compute, on cpu")
-    cc.compute_embeddings(made[:120], **tiny, device="cpu", progress=False)
+    assert first.startswith(f"150 samples, 150 embeddings to compute, on {device}")
+    cc.compute_embeddings(made[:120], **tiny, progress=False)
     label = form("apply_clipcleaner", made, **tiny)["cost"]["view"]["label"]
-    assert label.startswith("150 samples, 30 embeddings to compute, on cpu, about ")
+    assert label.startswith(f"150 samples, 30 embeddings to compute, on {device}, about ")
     assert label.endswith("at the speed of the last run")
 
 
