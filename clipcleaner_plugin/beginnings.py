@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
-from .habits import MOST_CONFUSED, sum_by_label, weights_of_labels
+from .habits import MOST_CONFUSED, weights_of_labels
 from .labeled import Labeled
 from .noise_model import NoiseModel
 from .offsets import SUPPOSED_NOISE
+from .tables import ByLabel, by_rows
 from .zeroshot import log_softmax
 
 _TRUST_EXPONENT, _SHARPNESS = 6, 4
@@ -22,10 +24,14 @@ def calibrated(logits: np.ndarray, rows: Labeled) -> np.ndarray:
     """
     from scipy.optimize import minimize_scalar
 
-    each, k = np.arange(len(logits)), logits.shape[1]
+    n, k = logits.shape
+
+    def of_given(block: slice, scale: float) -> np.ndarray:
+        labels = rows.labels[block]
+        return log_softmax(np.float32(scale) * logits[block])[np.arange(len(labels)), labels]
 
     def cost(scale: float) -> float:
-        log_probs = log_softmax(np.float32(scale) * logits)[each, rows.labels]
+        log_probs = np.concatenate(by_rows(partial(of_given, scale=scale), n, k))
         probs = np.exp(log_probs.astype(np.float64))
         mixed = np.log((1 - SUPPOSED_NOISE) * probs + SUPPOSED_NOISE / k)
         return -float((rows.weights * mixed).sum())
@@ -71,11 +77,11 @@ def start_from(
     opinion: np.ndarray, labels: np.ndarray, weights: np.ndarray, start: NoiseModel
 ) -> NoiseModel:
     """The confusion of classes that lies in an opinion of the images, (n, K), and their labels."""
-    k = opinion.shape[1]
-    counts = sum_by_label(opinion * weights[:, None], labels, k).T
+    groups = ByLabel(labels, opinion.shape[1])
+    counts = groups.sum(lambda rows: opinion[rows] * weights[rows, None]).T
     sizes = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
-    by_chance = 1.5 * weights_of_labels(labels, weights, k)
+    by_chance = 1.5 * weights_of_labels(groups, weights)
     confusion = np.maximum(counts - by_chance, 0) / np.maximum(sizes, 1)[:, None]
     confusion *= np.minimum(1, MOST_CONFUSED / np.maximum(confusion.sum(axis=1), 1e-9))[:, None]
     return replace(start, confusion=confusion)

@@ -19,6 +19,7 @@ from .noise_fit import Fit, fit_noise_model, spread, start_model
 from .noise_model import Evidence, NoiseModel
 from .offsets import SUPPOSED_NOISE, fit_offsets, gain_of
 from .refuges import find_refuges
+from .tables import by_rows
 
 GAUSSIAN_SCALE = 0.2  # densities in hundreds of dimensions are far too sure of themselves
 _ROUNDS, _ROUNDS_FROM_AFAR, _ROUNDS_OF_KINDS = 4, 12, 2
@@ -316,8 +317,13 @@ def _posterior(model: NoiseModel, evidence: Evidence, labels: np.ndarray) -> np.
     """Probability of each true label, (n, K) float32."""
     # Classes that keep half of the labels of others come to look like these, and then keep them all
     decided = replace(model, overlap=np.zeros_like(model.overlap))
-    judged = decided.judge(evidence, labels)
-    shares = judged.others
-    shares[np.arange(len(labels)), labels] = judged.right
-    shares /= shares.sum(axis=1, keepdims=True)
+    shares = np.empty((len(labels), len(model.confusion)), dtype=np.float32)
+
+    def judge(block: slice) -> None:
+        judged = decided.judge(evidence[block], labels[block])
+        table = judged.others
+        table[np.arange(len(table)), labels[block]] = judged.right
+        shares[block] = table / table.sum(axis=1, keepdims=True)
+
+    by_rows(judge, *shares.shape)
     return shares

@@ -9,6 +9,7 @@ import numpy as np
 
 from .mixture import sigmoid
 from .noise_model import SMALLEST, NoiseModel
+from .tables import ByLabel
 
 # A column of the confusion may not take all the labels of a class: it would not exist
 LEAST_KEPT = 0.02
@@ -33,7 +34,7 @@ class Explained:
     """How a model explains given labels, one entry a row.
 
     Attributes:
-        labels: (n,) int in [0, K)
+        groups: n rows by their given labels
         weights: (n,) float32 > 0, how many samples each row stands for
         sharp: (n, K) float32, the probability of each true label before the given one is seen
         plain: (n,) float64, the same of the given label, that hard images are thought of
@@ -41,7 +42,7 @@ class Explained:
         kept: (K,) float64, samples of each given label that are right
     """
 
-    labels: np.ndarray
+    groups: ByLabel
     weights: np.ndarray
     sharp: np.ndarray
     plain: np.ndarray
@@ -49,27 +50,9 @@ class Explained:
     kept: np.ndarray
 
     @cached_property
-    def order(self) -> np.ndarray:
-        """(n,) int, rows by their labels."""
-        return np.argsort(self.labels, kind="stable")
-
-    @cached_property
-    def sizes(self) -> np.ndarray:
-        """(K,) int, rows of each label."""
-        return np.bincount(self.labels, minlength=self.sharp.shape[1])
-
-    @cached_property
     def of_label(self) -> np.ndarray:
         """(K,) float64, how many samples a row with each label stands for; 0 without one."""
-        return weights_of_labels(self.labels, self.weights, self.sharp.shape[1])
-
-    def segments(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The rows of some labels one after the other, where each label's begin, and how many."""
-        lengths = self.sizes[labels]
-        begins = np.cumsum(lengths) - lengths
-        starts = np.cumsum(self.sizes) - self.sizes
-        places = np.arange(lengths.sum()) + np.repeat(starts[labels] - begins, lengths)
-        return self.order[places], begins, lengths
+        return weights_of_labels(self.groups, self.weights)
 
 
 @dataclass(frozen=True)
@@ -115,14 +98,11 @@ def find_pairs(by: Explained, confusion: np.ndarray, rates: np.ndarray) -> Pairs
         the pairs, as they are to be expected
     """
     k, prior = len(confusion), rates.sum()
-    taken = confusion.T.astype(np.float32)[by.labels]
-    ratio = by.sharp / np.maximum(by.total[:, None] - by.sharp * taken, SMALLEST)
-    ratio = ratio.astype(np.float32)
     found = np.zeros_like(confusion)
-    of, given = np.nonzero(_possible(by, ratio, prior))
+    of, given = np.nonzero(_possible(by, confusion, prior))
     if not len(of):
         return Pairs(found, rates, np.zeros_like(found), 0.0)
-    gains = _gains(by, confusion, ratio, of, given)
+    gains = _gains(by, confusion, of, given)
     # How frequent a habit is, if it is one, and whether it is
     which = _softmax(np.log(rates)[:, None] + _SHARE_OF_PROOF.max() * gains)
     habit, none = _softmax(np.stack([_for_it(rates, gains), np.full(len(of), np.log1p(-prior))]))
@@ -153,16 +133,31 @@ def _looks_so(probs: np.ndarray, gains: np.ndarray, num_classes: int) -> np.ndar
     return shown * overlaps / (overlaps + habits)
 
 
-def _possible(by: Explained, ratio: np.ndarray, prior: float) -> np.ndarray:
+def _possible(by: Explained, confusion: np.ndarray, prior: float) -> np.ndarray:
     """Which pairs are worth a closer look, (K, K) bool."""
-    k = len(by.sizes)
-    typical = np.log(np.float32(_TYPICAL) * ratio + 1)
-    proof = sum_by_label(typical, by.labels, k).T
+    taken = confusion.T.astype(np.float32)
+
+    def typical(rows: np.ndarray) -> np.ndarray:
+        ratio = _ratio(by.sharp[rows], by.total[rows, None], taken[by.groups.labels[rows]])
+        return np.log(np.float32(_TYPICAL) * ratio + 1)
+
+    proof, sizes = by.groups.sum(typical).T, by.groups.sizes
     possible = _SHARE_OF_PROOF.max() * proof + np.log(prior) > _HOPELESS
-    least = np.maximum(_LEAST_KEPT_ROWS * by.of_label, LEAST_KEPT * by.of_label * by.sizes)
-    possible &= (by.kept >= least) & (by.sizes > 0)
+    least = np.maximum(_LEAST_KEPT_ROWS * by.of_label, LEAST_KEPT * by.of_label * sizes)
+    possible &= (by.kept >= least) & (sizes > 0)
     np.fill_diagonal(possible, False)
     return possible
+
+
+def _ratio(sharp: np.ndarray, total: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """How much likelier a label is if its class takes all of another, than without, float32.
+
+    Args:
+        sharp: float32 probability of that other class
+        total: float64 probability of the label
+        taken: float32 chance that the other class is taken for it
+    """
+    return (sharp / np.maximum(total - sharp * taken, SMALLEST)).astype(np.float32)
 
 
 def _for_it(rates: np.ndarray, gains: np.ndarray) -> np.ndarray:
@@ -175,19 +170,19 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return exp / exp.sum(axis=0)
 
 
-def _gains(
-    by: Explained, confusion: np.ndarray, ratio: np.ndarray, of: np.ndarray, given: np.ndarray
-) -> np.ndarray:
+def _gains(by: Explained, confusion: np.ndarray, of: np.ndarray, given: np.ndarray) -> np.ndarray:
     """How much better some pairs explain the labels with each rate than without, (R, C) nats.
 
     A row with the label that is given gains, as far as it may be of the class that is taken for it;
     a row with the label of that class loses, since such labels are less frequent.
     """
-    rows, begins, lengths = by.segments(given)
-    there = ratio[rows, np.repeat(of, lengths)].astype(np.float64)
+    rows, begins, lengths = by.groups.segments(given)
+    taken = np.repeat(confusion[of, given].astype(np.float32), lengths)
+    there = _ratio(by.sharp[rows, np.repeat(of, lengths)], by.total[rows], taken)
+    there = there.astype(np.float64)
     # Rows of one label weigh the same, and count as what was seen: one each
     gains = [np.add.reduceat(np.log1p(rate * there), begins) for rate in _RATES]
-    mine, starts, lengths = by.segments(of)
+    mine, starts, lengths = by.groups.segments(of)
     if not len(mine):
         return np.stack(gains)
     alone = by.plain[mine]
@@ -231,18 +226,7 @@ def find_scattered(
     return np.where(excess > by_chance, excess, 0) / np.maximum(sizes, 1)
 
 
-def weights_of_labels(labels: np.ndarray, weights: np.ndarray, num_classes: int) -> np.ndarray:
+def weights_of_labels(groups: ByLabel, weights: np.ndarray) -> np.ndarray:
     """How many samples a row with each label stands for, (K,) float64; 0 for a missing label."""
-    sizes = np.bincount(labels, minlength=num_classes)
-    return np.bincount(labels, weights, num_classes) / np.maximum(sizes, 1)
-
-
-def sum_by_label(table: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Sums the rows of each label, (K, K) float64; ``labels`` need no order."""
-    order = np.argsort(labels, kind="stable")
-    sizes = np.bincount(labels, minlength=num_classes)
-    out = np.zeros((num_classes, table.shape[1]))
-    present = np.flatnonzero(sizes)
-    starts = (np.cumsum(sizes) - sizes)[present]
-    out[present] = np.add.reduceat(table[order], starts, axis=0, dtype=np.float64)
-    return out
+    sums = np.bincount(groups.labels, weights, groups.num_classes)
+    return sums / np.maximum(groups.sizes, 1)

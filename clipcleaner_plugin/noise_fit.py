@@ -13,7 +13,6 @@ from .habits import (
     Pairs,
     find_pairs,
     find_scattered,
-    sum_by_label,
     supposed_rates,
 )
 from .noise_likelihood import Surprise
@@ -27,6 +26,7 @@ from .noise_model import (
     clarity,
     lookalikes,
 )
+from .tables import ByLabel, by_rows
 from .zeroshot import log_softmax
 
 _STEPS, _COUNTS = 5, 4
@@ -132,10 +132,9 @@ def fit_noise_model(
     before = -np.inf
     rounds, enough = _FINELY if fine else _ROUGHLY
     for turn in range(rounds):
-        logits = model.logits(evidence)
-        model = replace(model, clarities=_quantiles(clarity(logits), weights))
-        ambiguity = model.ambiguity(logits)
-        del logits
+        clear = _clarity(model, evidence, len(labels))
+        model = replace(model, clarities=_quantiles(clear, weights))
+        ambiguity = model.ambiguity(clear)
         surprise = Surprise(evidence, labels, weights, model.mistaken, ambiguity, model.shifts)
         # First the scales alone: to take most labels for noise would explain any opinion
         model = _fit_shared(model, prior, least, surprise, chances_too=turn > 0)
@@ -147,6 +146,12 @@ def fit_noise_model(
     rate = 0.5 * float(np.log(max(n / k, 1.0)))
     price = pairs.price + np.count_nonzero(model.scattered) * rate
     return Fit(model, -likelihood * n / float(weights.sum()), price)
+
+
+def _clarity(model: NoiseModel, evidence: Evidence, n: int) -> np.ndarray:
+    """How clear n images are, (n,) float32."""
+    k = len(model.confusion)
+    return np.concatenate(by_rows(lambda b: clarity(model.logits(evidence[b])), n, k))
 
 
 def _fit_shared(
@@ -202,28 +207,31 @@ def _fit_chances(
     members: float | None,
 ) -> tuple[NoiseModel, float, Pairs]:
     """Improves the chances to be wrong; returns the log-likelihood and the pairs too."""
-    logits = model.logits(evidence)
-    rows, k = np.arange(len(labels)), logits.shape[1]
-    sharp = np.exp(log_softmax(logits))
-    hard = np.exp(log_softmax(logits * np.float32(HARD_SCALE)))
-    ambiguity = model.ambiguity(logits).astype(np.float64)
-    nearby = lookalikes(logits)[rows, labels].astype(np.float64)
-    del logits
+    rows, n, k = np.arange(len(labels)), len(labels), len(model.confusion)
+    groups = ByLabel(labels, k)
+    sharp, hard = np.empty((n, k), dtype=np.float32), np.empty((n, k), dtype=np.float32)
+    ambiguity, nearby = np.empty(n), np.empty(n)
+
+    def look(block: slice) -> None:
+        logits, given = model.logits(evidence[block]), labels[block]
+        sharp[block] = np.exp(log_softmax(logits))
+        hard[block] = np.exp(log_softmax(logits * np.float32(HARD_SCALE)))
+        ambiguity[block] = model.ambiguity(clarity(logits))
+        nearby[block] = lookalikes(logits)[np.arange(len(given)), given]
+
+    by_rows(look, n, k)
     total_weight, likelihood = float(weights.sum()), 0.0
     rates = supposed_rates(k)
     for _ in range(_COUNTS):
         of_given = sharp[rows, labels].astype(np.float64)
         plain = (1 - HARD_SHARE) * of_given + HARD_SHARE * hard[rows, labels]
         unseen, seen = ambiguity * nearby, (1 - ambiguity) * plain
-        confused = sharp * model.mistaken.T[labels].astype(np.float32)
         uniform, lookalike = model.uniform / k, model.lookalike * nearby
         right = plain * model.right[labels] + model.careless * seen
         by_looks = lookalike + model.careless * unseen
-        total = right + uniform + confused.sum(axis=1, dtype=np.float64) + by_looks
-        total = np.maximum(total, SMALLEST)
+        total, counts = _count(model.mistaken, groups, sharp, right, uniform, by_looks, weights)
         likelihood = float((weights * np.log(total)).sum())
-        share = (weights / total).astype(np.float64)
-        counts = sum_by_label(confused * share[:, None].astype(np.float32), labels, k).T
+        share = weights / total
         kept = np.bincount(labels, right * share, minlength=k)
         # Where the label suits the image next to the best, it is of any class but the given one
         looks = by_looks * share / np.maximum(1 - of_given, SMALLEST)
@@ -232,7 +240,7 @@ def _fit_chances(
         ).astype(np.float64)
         of_looks -= np.bincount(labels, looks * of_given, minlength=k)
         sizes = kept + any_label + counts.sum(axis=1) + np.maximum(of_looks, 0)
-        by = Explained(labels, weights, sharp, plain, total, kept)
+        by = Explained(groups, weights, sharp, plain, total, kept)
         scattered = find_scattered(model, by, counts, any_label, sizes)
         # A pair has to explain labels better than scattered ones and look-alikes would
         more = (scattered - model.scattered) / (k - 1)
@@ -259,15 +267,57 @@ def _fit_chances(
             change = np.log(sizes + more[0]) - np.log(expected + more[1])
             change -= change.mean()
             model = replace(model, shifts=model.shifts + change)
-            sharp, hard = _shifted(sharp, change), _shifted(hard, HARD_SCALE * change)
+            _shift(sharp, change)
+            _shift(hard, HARD_SCALE * change)
     return model, likelihood, pairs
 
 
-def _shifted(probs: np.ndarray, change: np.ndarray) -> np.ndarray:
-    """Probabilities after some change of their logits, (n, K) float32."""
-    table = probs * np.exp(change).astype(np.float32)
-    table /= table.sum(axis=1, keepdims=True)
-    return table
+def _count(
+    mistaken: np.ndarray,
+    groups: ByLabel,
+    sharp: np.ndarray,
+    right: np.ndarray,
+    uniform: float,
+    by_looks: np.ndarray,
+    weights: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Finds how probable the given labels are, and counts mistakes.
+
+    Args:
+        mistaken: (K, K) chances, see :attr:`.NoiseModel.mistaken`
+        groups: n rows by their labels
+        sharp: (n, K) float32, the probability of each true label
+        right: (n,), the probability of the given label where it is right,
+        uniform: drawn at random, and
+        by_looks: (n,), that of a look-alike
+        weights: (n,) float32 > 0
+
+    Returns:
+        the probabilities, (n,) float64 > 0, and samples of each class by the label that they have
+        by mistake, (K, K)
+    """
+    total, taken = np.empty(len(weights)), mistaken.T.astype(np.float32)
+
+    def confused(rows: np.ndarray) -> np.ndarray:
+        table = sharp[rows] * taken[groups.labels[rows]]
+        sums = right[rows] + uniform + table.sum(axis=1, dtype=np.float64) + by_looks[rows]
+        total[rows] = np.maximum(sums, SMALLEST)
+        table *= (weights[rows] / total[rows]).astype(np.float32)[:, None]
+        return table
+
+    counts = groups.sum(confused).T
+    return total, counts
+
+
+def _shift(probs: np.ndarray, change: np.ndarray) -> None:
+    """Changes the logits of probabilities, (n, K) float32, in their place."""
+    factors = np.exp(change).astype(np.float32)
+
+    def shift(block: slice) -> None:
+        probs[block] *= factors
+        probs[block] /= probs[block].sum(axis=1, keepdims=True)
+
+    by_rows(shift, *probs.shape)
 
 
 def _quantiles(values: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -94,8 +94,11 @@ class NoiseModel:
         wrong = self.uniform + self.lookalike + self.careless + habits
         return np.maximum(1 - wrong, LEAST_RIGHT)
 
-    def ambiguity(self, logits: np.ndarray) -> np.ndarray:
+    def ambiguity(self, clear: np.ndarray) -> np.ndarray:
         """About the rank of images by ambiguity, (n,) float32 in [0, 1], 1 for the least clear.
+
+        Args:
+            clear: (n,) by :func:`clarity`
 
         Its logarithm changes by at most 0.2 per unit of clarity: support for a label makes an image
         less clear as long as another label is ahead, and may not lower its odds by that.
@@ -103,7 +106,7 @@ class NoiseModel:
         at, slope = self.clarities, _STEEPEST * (self.clarities - self.clarities[0])
         log_rank = np.log(np.linspace(1, SMALLEST, len(at)))
         log_rank = np.maximum.accumulate(log_rank + slope) - slope
-        return np.interp(clarity(logits), at, np.exp(log_rank)).astype(np.float32)
+        return np.interp(clear, at, np.exp(log_rank)).astype(np.float32)
 
     def logits(self, evidence: Evidence) -> np.ndarray:
         """Both opinions as one, (n, K) float32."""
@@ -133,7 +136,7 @@ class NoiseModel:
         plain = (1 - HARD_SHARE) * given
         plain += HARD_SHARE * np.exp(log_softmax(logits * np.float32(HARD_SCALE)))[rows, labels]
         nearby = lookalikes(logits)
-        ambiguity = self.ambiguity(logits)
+        ambiguity = self.ambiguity(clarity(logits))
         right = plain * (self.right[labels] + self.careless * (1 - ambiguity))
         # A row of :attr:`mistaken` each: blocks need no table of all pairs of classes
         habits = (self.confusion.T[labels] + self.scattered / (k - 1)).astype(np.float32)
@@ -155,11 +158,11 @@ class NoiseModel:
         right += others.sum(axis=1) * looks_so
         others *= (1 - looks_so)[:, None]
         wrong = others.sum(axis=1, dtype=np.float64)
-        clarity = np.maximum(sharp.max(axis=1, where=~self.refuge, initial=0), given)
+        clear = np.maximum(sharp.max(axis=1, where=~self.refuge, initial=0), given)
         right, wrong = np.maximum(right, SMALLEST), np.maximum(wrong, SMALLEST)
         lost = np.where(self.refuge, self.scattered, 0).astype(np.float32)
         by_refuges = (sharp @ lost - given * lost[labels]) / (k - 1) - plain * lost[labels]
-        return Judgement(right, wrong, others, plain, clarity, right + wrong - by_refuges)
+        return Judgement(right, wrong, others, plain, clear, right + wrong - by_refuges)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pytest
 
 from clipcleaner_plugin.habits import Explained, Pairs, find_pairs, find_scattered, supposed_rates
 from clipcleaner_plugin.noise_fit import start_model
+from clipcleaner_plugin.tables import ByLabel
 
 UNIFORM = 0.02
 
@@ -27,7 +28,7 @@ def explained(
     total = plain * right[labels] + UNIFORM / k + (sharp * confusion.T[labels]).sum(axis=1)
     kept = np.bincount(labels[labels == truth], minlength=k) * weight
     weights = np.full(len(truth), weight, np.float32)
-    return Explained(labels, weights, sharp, plain, total, kept)
+    return Explained(ByLabel(labels, k), weights, sharp, plain, total, kept)
 
 
 def learned(sizes: list[int], flips: dict[tuple[int, int], int], weight: float = 1) -> Pairs:
@@ -90,9 +91,9 @@ def test_a_pair_gains_what_the_likelihood_gains() -> None:
     pairs = find_pairs(by, confusion, rates)
 
     def likelihood(rate: float) -> float:
-        total = by.total + by.plain * confusion[0, 1] * (by.labels == 0)
-        total = total - rate * by.plain * (by.labels == 0)
-        return float(np.log(total + rate * by.sharp[:, 0] * (by.labels == 1)).sum())
+        total = by.total + by.plain * confusion[0, 1] * (by.groups.labels == 0)
+        total = total - rate * by.plain * (by.groups.labels == 0)
+        return float(np.log(total + rate * by.sharp[:, 0] * (by.groups.labels == 1)).sum())
 
     from clipcleaner_plugin.habits import _RATES, _SHARE_OF_PROOF
 

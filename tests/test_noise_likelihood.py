@@ -17,6 +17,7 @@ from clipcleaner_plugin.noise_model import (
     NEVER,
     Evidence,
     NoiseModel,
+    clarity,
 )
 
 N, K = 500, 7
@@ -103,7 +104,7 @@ def test_it_is_the_likelihood_of_the_model(case: dict[str, np.ndarray]) -> None:
     )
     judged = model.judge(evidence, case["labels"])
     likelihood = np.log(judged.right.astype(np.float64) + judged.wrong) @ case["weights"]
-    ambiguity = model.ambiguity(model.logits(evidence))
+    ambiguity = model.ambiguity(clarity(model.logits(evidence)))
     with one_blas_thread():
         value, by_scales, _ = Surprise(
             evidence, case["labels"], case["weights"], model.mistaken, ambiguity, case["shifts"]
