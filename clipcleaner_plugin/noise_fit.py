@@ -207,19 +207,9 @@ def _fit_chances(
     members: float | None,
 ) -> tuple[NoiseModel, float, Pairs]:
     """Improves the chances to be wrong; returns the log-likelihood and the pairs too."""
-    rows, n, k = np.arange(len(labels)), len(labels), len(model.confusion)
+    rows, k = np.arange(len(labels)), len(model.confusion)
     groups = ByLabel(labels, k)
-    sharp, hard = np.empty((n, k), dtype=np.float32), np.empty((n, k), dtype=np.float32)
-    ambiguity, nearby = np.empty(n), np.empty(n)
-
-    def look(block: slice) -> None:
-        logits, given = model.logits(evidence[block]), labels[block]
-        sharp[block] = np.exp(log_softmax(logits))
-        hard[block] = np.exp(log_softmax(logits * np.float32(HARD_SCALE)))
-        ambiguity[block] = model.ambiguity(clarity(logits))
-        nearby[block] = lookalikes(logits)[np.arange(len(given)), given]
-
-    by_rows(look, n, k)
+    sharp, hard, ambiguity, nearby = _look(model, evidence, labels)
     total_weight, likelihood = float(weights.sum()), 0.0
     rates = supposed_rates(k)
     for _ in range(_COUNTS):
@@ -272,6 +262,31 @@ def _fit_chances(
     return model, likelihood, pairs
 
 
+def _look(
+    model: NoiseModel, evidence: Evidence, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What a model makes of the evidence of n samples.
+
+    Returns:
+        (n, K) float32, the probability of each true label before the given one is seen; (n, K)
+        float32, the same of hard images; (n,) float64, how ambiguous they are; and (n,) float64,
+        the probability of the given label for a look-alike
+    """
+    n, k = len(labels), len(model.confusion)
+    sharp, hard = np.empty((n, k), dtype=np.float32), np.empty((n, k), dtype=np.float32)
+    ambiguity, nearby = np.empty(n), np.empty(n)
+
+    def look(block: slice) -> None:
+        logits, given = model.logits(evidence[block]), labels[block]
+        sharp[block] = np.exp(log_softmax(logits))
+        hard[block] = np.exp(log_softmax(logits * np.float32(HARD_SCALE)))
+        ambiguity[block] = model.ambiguity(clarity(logits))
+        nearby[block] = lookalikes(logits)[np.arange(len(given)), given]
+
+    by_rows(look, n, k)
+    return sharp, hard, ambiguity, nearby
+
+
 def _count(
     mistaken: np.ndarray,
     groups: ByLabel,
@@ -287,9 +302,9 @@ def _count(
         mistaken: (K, K) chances, see :attr:`.NoiseModel.mistaken`
         groups: n rows by their labels
         sharp: (n, K) float32, the probability of each true label
-        right: (n,), the probability of the given label where it is right,
-        uniform: drawn at random, and
-        by_looks: (n,), that of a look-alike
+        right: (n,), how probable the given label is as the right one
+        uniform: the same as one that is drawn at random
+        by_looks: (n,), the same as that of a look-alike
         weights: (n,) float32 > 0
 
     Returns:

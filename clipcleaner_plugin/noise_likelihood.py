@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .fitting import in_order
 from .noise_model import (
     HARD_SCALE,
     HARD_SHARE,
@@ -18,6 +17,7 @@ from .noise_model import (
     SMALLEST,
     Evidence,
 )
+from .tables import on_all_cores
 
 if TYPE_CHECKING:
     import torch
@@ -94,9 +94,7 @@ class Surprise:
         def surprise(block: _Block) -> np.ndarray:
             return _surprise(block, scales, self._shifts, chances.tolist())
 
-        # One block is done before another thread has been told of it
-        apply = in_order if len(self._blocks) > 1 else map
-        total = np.sum(list(apply(surprise, self._blocks)), axis=0)
+        total = np.sum(on_all_cores(surprise, self._blocks), axis=0)
         return float(total[0]), total[1:3], total[3:]
 
 

@@ -3,9 +3,9 @@
 The first process (rank 0) does what ``python -m clipcleaner_plugin score`` does, and only it asks
 the database. What takes nearly all of the time is done by all, each with an equal share of the
 rows: in every pass of the logistic regressions the losses and gradients of the shares are added up,
-and each process asks the models about its own rows, and sends back columns. Between the passes all
-compute the same, which takes processors of one kind. The models are those of one process, but for
-rounding.
+and each process asks the models about its own rows, and sends back columns. Rank 0 alone decides
+where a fit goes and when it ends, so that the others may be on devices that round otherwise. The
+models are those of one process, but for rounding.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ def help_out(ranks: Ranks) -> None:
         new = max(places) + 1 - len(held)
         held += arrays[: max(new, 0)]
         columns = arrays[max(new, 0) :]
+        # Rank 0 names the kind: where it was told to compute on its CPU, no other takes a GPU
         if step is _fit and rest["device"] != "cpu":
             rest["device"] = ranks.device(None) or "cpu"
         step(rest, [held[place] for place in places], columns)
@@ -214,7 +215,7 @@ def _agree(tensor: torch.Tensor) -> torch.Tensor:
 
     agreed = tensor.detach().to("cpu", copy=True)
     dist.broadcast(agreed, src=0)
-    return agreed.to(tensor.device)
+    return tensor if dist.get_rank() == 0 else agreed.to(tensor.device)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -12,6 +12,7 @@ import numpy as np
 from .fitting import in_order
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 _BLOCK = 2**18  # numbers; to hand over a smaller one takes as long as the work
 
@@ -28,7 +29,7 @@ def by_rows(work: Callable[[slice], T], count: int, columns: int) -> list[T]:
         what it returns, in the order of the rows
     """
     size = max(_BLOCK // columns, 1)
-    return _on_all_cores(work, [slice(start, start + size) for start in range(0, count, size)])
+    return on_all_cores(work, [slice(start, start + size) for start in range(0, count, size)])
 
 
 @dataclass(frozen=True)
@@ -69,26 +70,30 @@ class ByLabel:
         Args:
             table: takes some rows, (m,) int, and gives what the table holds of them, (m, K)
         """
-        sums = np.zeros((self.num_classes, self.num_classes))
+        sums, sizes = np.zeros((self.num_classes, self.num_classes)), self.sizes
 
-        def add(labels: np.ndarray) -> None:
-            rows, begins, lengths = self.segments(labels)
-            part = table(rows)
-            for label, begin, length in zip(labels, begins, lengths, strict=True):
-                np.sum(part[begin : begin + length], axis=0, dtype=np.float64, out=sums[label])
+        def add(block: tuple[np.ndarray, np.ndarray]) -> None:
+            labels, rows = block
+            parts = np.split(table(rows), np.cumsum(sizes[labels])[:-1])
+            for label, part in zip(labels, parts, strict=True):
+                np.sum(part, axis=0, dtype=np.float64, out=sums[label])
 
-        _on_all_cores(add, self._blocks())
+        on_all_cores(add, self._blocks())
         return sums
 
-    def _blocks(self) -> list[np.ndarray]:
-        """Labels that there are, so many together as have a block of rows."""
+    def _blocks(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Labels and their rows: beside those of its first label, a block has fewer than fit."""
         present = np.flatnonzero(self.sizes)
+        if not len(present):
+            return []
         ends = np.cumsum(self.sizes[present])
         block = (ends - 1) // max(_BLOCK // self.num_classes, 1)
-        return np.split(present, np.flatnonzero(np.diff(block)) + 1)
+        cuts = np.flatnonzero(np.diff(block)) + 1
+        parts = np.split(present, cuts), np.split(self.order, ends[cuts - 1])
+        return list(zip(*parts, strict=True))
 
 
-def _on_all_cores(work: Callable[..., T], blocks: list[slice] | list[np.ndarray]) -> list[T]:
-    # One block is done before another thread has been told of it
-    apply = in_order if len(blocks) > 1 else map
-    return list(apply(work, blocks))
+def on_all_cores(work: Callable[[S], T], blocks: Sequence[S]) -> list[T]:
+    """Applies a function to blocks, as :func:`.fitting.in_order` does, unless there is only one."""
+    # That is done before another thread has been told of it
+    return list(in_order(work, blocks) if len(blocks) > 1 else map(work, blocks))

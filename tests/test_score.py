@@ -35,7 +35,7 @@ def count(opinions, work):
 Opinions.blocks_here = count
 
 with joined() as ranks:
-    if ranks.rank:  # on a device of another kind, it seems: signs of eigenvectors, rounding
+    if ranks.rank:  # as if on a device of another kind; what it decided by itself would show
         leading, divide = curvature.leading, curvature.Curvature.divide
         curvature.leading = lambda moments: leading(moments) * leading(moments)[ranks.rank].sign()
         curvature.Curvature.divide = lambda *args: divide(*args) * (1 + 1e-5 * ranks.rank)
@@ -57,9 +57,9 @@ with joined() as ranks:
 
 def torchrun(processes: int, *what: str) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return subprocess.run(
-        [*launcher, "--nproc_per_node", str(processes), *what], capture_output=True, text=True
-    )
+    command = [*launcher, "--nproc_per_node", str(processes), *what]
+    # Processes that part wait for each other until then
+    return subprocess.run(command, capture_output=True, text=True, timeout=400)
 
 
 def test_rows_spread_over_processes_give_what_one_gives(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from clipcleaner_plugin.tables import ByLabel, by_rows
 )
 def test_sums_by_label_are_those_of_a_slow_loop(labels: list[int], block: int, seed: int) -> None:
     given_labels = np.array(labels, dtype=np.int64)
-    table = np.random.default_rng(seed).random((len(labels), 7), dtype=np.float32)
+    numbers = np.random.default_rng(seed).normal(0, 12, (len(labels), 7))
+    table = np.exp(numbers).astype(np.float32)  # so far apart that another order rounds otherwise
     expected = np.zeros((7, 7))
     for label, row in zip(labels, table, strict=True):
         expected[label] += row
@@ -31,19 +32,23 @@ def test_sums_by_label_are_those_of_a_slow_loop(labels: list[int], block: int, s
     np.testing.assert_array_equal(found, expected)
 
 
-def test_a_block_is_of_bounded_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unless one label alone has more rows."""
-    monkeypatch.setattr(tables, "_BLOCK", 50 * 4)
-    labels = np.repeat([0, 1, 2, 3], [20, 30, 90, 20])
-    seen: list[tuple[int, ...]] = []
+@given(sizes=st.lists(st.integers(0, 120), min_size=1, max_size=12))
+def test_a_block_is_of_bounded_size(sizes: list[int]) -> None:
+    """Fewer rows than a block has, beside those of one label."""
+    labels = np.repeat(np.arange(len(sizes)), sizes)
+    seen: list[np.ndarray] = []
 
     def table(rows: np.ndarray) -> np.ndarray:
-        seen.append(tuple(np.unique(labels[rows]).tolist()))
-        return np.zeros((len(rows), 4))
+        seen.append(rows)
+        return np.zeros((len(rows), len(sizes)))
 
-    with one_blas_thread():
-        ByLabel(labels, 4).sum(table)
-    assert sorted(seen) == [(0, 1), (2,), (3,)]
+    with pytest.MonkeyPatch.context() as patched, one_blas_thread():
+        patched.setattr(tables, "_BLOCK", 50 * len(sizes))
+        ByLabel(labels, len(sizes)).sum(table)
+    assert sorted(np.concatenate(seen or [labels])) == list(range(sum(sizes)))
+    for rows in seen:
+        assert len(rows) - sizes[labels[rows[0]]] < 50
+    assert len(seen) <= sum(sizes) / 50 + 1
 
 
 def test_segments_name_the_rows_of_each_label() -> None:
@@ -71,6 +76,9 @@ def test_blocks_of_rows_come_in_order_and_from_several_threads(
 
 
 def test_no_rows_are_no_work() -> None:
+    def work(part: object) -> np.ndarray:
+        raise AssertionError
+
     with one_blas_thread():
-        assert by_rows(lambda block: 1, 0, 3) == []
-        assert not ByLabel(np.zeros(0, dtype=np.int64), 3).sum(lambda rows: np.ones((1, 3))).any()
+        assert by_rows(work, 0, 3) == []
+        assert not ByLabel(np.zeros(0, dtype=np.int64), 3).sum(work).any()
