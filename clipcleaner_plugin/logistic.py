@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +18,8 @@ from .logistic_rows import Rows, Team
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 MAX_PASSES = 2000
 _PILOT_TOLERANCE = 0.05
@@ -109,7 +112,8 @@ def fit_logistic(
             weight that goes to it, (N,) float32 in [0, 1]
         pilot (None): (N,) float32 >= 0, how many rows each stands for in the pilot, 0 where it is
             not in it; all classes are. The models should be much alike
-        device ("cpu"): torch device, CPU or CUDA
+        device ("cpu"): torch device, CPU or CUDA; where its memory is too small, the CPU, unless
+            there is a team
         team (None): the processes that the rows are spread over, each of which calls this with its
             own rows and returns the same models
 
@@ -118,26 +122,48 @@ def fit_logistic(
     """
     import torch
 
-    fitter = _fitter.get()
-    if fitter is not None and team is None:
-        return fitter(
-            {
-                "features": features,
-                "labels": labels,
-                "num_classes": num_classes,
-                "weights": weights,
-                "c": c,
-                "tolerance": tolerance,
-                "doubts": doubts,
-                "pilot": pilot,
-                "device": device,
-            }
-        )
+    task: dict[str, Any] = {
+        "features": features,
+        "labels": labels,
+        "num_classes": num_classes,
+        "weights": weights,
+        "c": c,
+        "tolerance": tolerance,
+        "doubts": doubts,
+        "pilot": pilot,
+        "device": device,
+    }
+    if team is not None:
+        return _fit(**task, team=team)
+    if fitter := _fitter.get():
+        return fitter(task)
+    try:
+        return _fit(**task, team=Team())
+    except torch.cuda.OutOfMemoryError as error:
+        logger.warning("The logistic regression goes on on the CPU, more slowly: %s", error)
+    return _fit(**{**task, "device": "cpu"}, team=Team())
+
+
+def _fit(
+    features: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    weights: np.ndarray,
+    c: float,
+    tolerance: float,
+    doubts: tuple[np.ndarray, np.ndarray] | None,
+    pilot: np.ndarray | None,
+    device: torch.device | str,
+    team: Team,
+) -> Logistic:
+    """Does on one device what :func:`fit_logistic` does."""
+    import torch
+
+    device = torch.device(device)
     with one_blas_thread(), torch.no_grad():
-        device = torch.device(device)
-        rows = Rows(features, labels, num_classes, weights, doubts, device, team or Team())
+        rows = Rows(features, labels, num_classes, weights, doubts, device, team)
         moments = rows.moments()
-        # Twice the penalty for two classes: see above
+        # Twice the penalty for two classes, see fit_logistic
         penalties = [(2 if num_classes == 2 else 1) / (c * total) for total in rows.totals.tolist()]
         start = torch.zeros(num_classes, len(moments), dtype=torch.float64, device=device)
         curvature = at_zero(moments, num_classes, penalties[0])

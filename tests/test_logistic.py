@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -220,6 +221,28 @@ def test_features_that_do_not_fit_on_the_gpu(
     monkeypatch.setattr(logistic_rows, "_free_bytes", lambda device: 0)
     found = fit_logistic(x, y, 5, weights, 10, MINIMUM, pilot=pilot, device="cuda")
     assert probabilities(found, 0, x) == pytest.approx(probabilities(expected, 0, x), abs=1e-4)
+
+
+def test_where_the_gpu_is_too_small_the_cpu_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    x, y, weights = noisy(300, 5)
+    rows_here = logistic.Rows
+
+    def rows(*args: Any) -> logistic_rows.Rows:
+        if args[5].type == "cuda":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return rows_here(*args)
+
+    monkeypatch.setattr(logistic, "Rows", rows)
+    found = fit_logistic(x, y, 5, weights, 10, MINIMUM, pilot=third(300), device="cuda")
+    expected = fit_logistic(x, y, 5, weights, 10, MINIMUM, pilot=third(300))
+    np.testing.assert_array_equal(found.coefficients, expected.coefficients)
+    [said] = caplog.messages
+    assert "on the CPU" in said and "2.00 GiB" in said
+    # Other processes would wait for ever for what this one has to tell them
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        fit_logistic(x, y, 5, weights, 10, MINIMUM, device="cuda", team=logistic_rows.Team())
 
 
 def test_a_fit_that_may_not_go_on_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
