@@ -16,6 +16,9 @@ from typing import Any
 _DECODED = 800
 _SCORING = 1_000
 _WRITTEN = 5_000
+# Operations of the first cleaning and of the model of noise per class and sample, of which they see
+# at most so many, or so many a class; CPUs do them, whatever the device
+_NOISE, _SEEN, _SEEN_OF_CLASS = 600_000, 10_000, 30
 _START = 3.0  # seconds; the least time of a run
 # Operations a second: of any accelerator, not measured; and what a model reaches of a CPU's
 _ACCELERATOR = 4e13
@@ -39,8 +42,9 @@ def guess_speed(vision: Mapping[str, Any], device: str) -> float | None:
 
 def guess_scoring(samples: int, dim: int, classes: int, device: str) -> float:
     """Returns the seconds that a run takes for all but the embeddings, roughly."""
-    operations = _SCORING * samples * dim * classes
-    return _START + samples / _WRITTEN + operations / _operations_per_second(device)
+    seen = min(samples, max(_SEEN, _SEEN_OF_CLASS * classes))
+    seconds = _START + samples / _WRITTEN + _NOISE * seen * classes / _measured()
+    return seconds + _SCORING * samples * dim * classes / _operations_per_second(device)
 
 
 def _multiply_adds(vision: Mapping[str, Any]) -> float | None:

@@ -51,7 +51,13 @@ def test_of_other_architectures_nothing_is_said() -> None:
 def test_the_rest_of_a_run() -> None:
     assert guess_scoring(900, 512, 10, "cpu") < 4
     assert guess_scoring(1_000_000, 512, 1_000, "cpu") == pytest.approx(3_600, rel=0.1)
-    assert guess_scoring(1_000_000, 512, 1_000, "cuda") < 300
+    assert guess_scoring(1_000_000, 512, 1_000, "cuda") < 400
+
+
+@pytest.mark.usefixtures("two_cores")
+def test_a_gpu_does_not_shorten_what_the_cpu_does() -> None:
+    assert 30 < guess_scoring(10_000, 512, 1_000, "cuda") < 60
+    assert guess_scoring(10_000, 512, 10, "cuda") < 10
 
 
 def test_a_cpu_is_measured() -> None:
