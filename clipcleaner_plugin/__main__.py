@@ -202,6 +202,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num-workers", type=int, metavar="N", default=argparse.SUPPRESS, help=text
     )
+    text = "cuda, cuda:1, mps or cpu; by default the best at hand"
+    parser.add_argument("--device", default=argparse.SUPPRESS, help=text)
 
 
 def _install(args: argparse.Namespace) -> int:
@@ -277,6 +279,7 @@ def _embed(args: argparse.Namespace) -> int:
             pretrained=args.pretrained,
             batch_size=getattr(args, "batch_size", None),
             num_workers=getattr(args, "num_workers", None),
+            device=getattr(args, "device", None),
             ranks=ranks,
             patches_field=args.patches_field,
             alpha=args.alpha,
@@ -321,6 +324,7 @@ def _results(args: argparse.Namespace) -> CLIPCleanerResults:
         theta_cons=args.theta_cons,
         batch_size=getattr(args, "batch_size", None),
         num_workers=getattr(args, "num_workers", None),
+        device=getattr(args, "device", None),
     )
 
 

@@ -93,6 +93,8 @@ def test_embed_lists_what_it_could_not_read(
         (["score", "{name}", "--label-field", "lables", *TINY], "lables"),
         (["score", "{name}", "--theta-gmm", "7", *TINY], "theta_gmm"),
         (["score", "{name}", "--model", "ViT-B-3000"], "ViT-B-3000"),
+        (["score", "{name}", "--device", "gpu9", *TINY], "device='gpu9'"),
+        (["embed", "{name}", "--device", "gpu9", *TINY], "device='gpu9'"),
     ],
 )
 def test_errors_are_words(
