@@ -65,28 +65,24 @@ def leading(moments: torch.Tensor) -> torch.Tensor:
     return torch.linalg.eigh(moments).eigenvectors.flip(1)[:, :_DIRECTIONS].contiguous()
 
 
-def couple(
+def whole_hessian(
     probabilities: Callable[[slice], torch.Tensor],
     x: torch.Tensor,
     weights: torch.Tensor,
     directions: torch.Tensor,
-    blocks: torch.Tensor,
-    penalty: float,
-    reduce: Callable[[torch.Tensor], torch.Tensor],
-) -> Coupling:
-    """Takes the whole Hessian along some directions, the mean of ``(diag(p) - p p') (x) x x'``.
+) -> torch.Tensor:
+    """The part of one process in the Hessian along some directions.
+
+    That is the mean of ``(diag(p) - p p') (x) x x'``, and to be summed over all processes.
 
     Args:
         probabilities: takes some of the rows, gives (K, m) float32, of the classes
-        x: (n, d) float32 rows; of many, 8192 in each process are looked at
+        x: (n, d) float32 rows; of many, 8192 are looked at
         weights: (n,) float32 >= 0, which sum to 1 over all processes
         directions: (d + 1, J) float64, the same in all processes
-        blocks: (K, J, J) float64, see :class:`Coupling`
-        penalty: factor of half the square of each coefficient
-        reduce: sums a tensor over all processes
 
     Returns:
-        what corrects steps by these blocks
+        (K J, K J) float64, class after class; of what is above its diagonal, not all
     """
     import torch
 
@@ -102,7 +98,21 @@ def couple(
     products = apply(lambda part: spread[part] @ spread[: part.stop].T, parts)
     for part, product in zip(parts, products, strict=True):
         hessian[part, : part.stop] -= product
-    hessian = reduce(hessian)
+    return hessian
+
+
+def couple(
+    hessian: torch.Tensor, directions: torch.Tensor, blocks: torch.Tensor, penalty: float
+) -> Coupling:
+    """Corrects steps that take the classes to be independent.
+
+    Args:
+        hessian: (K J, K J) float64, the sum of :func:`whole_hessian`; it is written to
+        directions: (d + 1, J) float64
+        blocks: (K, J, J) float64, see :class:`Coupling`
+        penalty: factor of half the square of each coefficient
+    """
+    k, j = len(blocks), len(blocks[0])
     # What all classes share changes no probability: any curvature will do
     hessian += (blocks.mean(dim=0) / k).repeat(k, k)
     of_class = range(k)

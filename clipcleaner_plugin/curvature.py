@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from typing import TYPE_CHECKING
 
-from .coupling import Coupling, can_couple, couple, factor, leading
+from .coupling import Coupling, can_couple, couple, factor, leading, whole_hessian
 from .fitting import in_order
 from .logistic_rows import Rows, with_one
 
@@ -75,7 +76,9 @@ def at_zero(moments: torch.Tensor, num_classes: int, penalty: float) -> Curvatur
     return Curvature(inverse[None], moments)
 
 
-def at_model(model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: float) -> Curvature:
+def at_model(
+    model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: float
+) -> Curvature | None:
     """The curvature at a model, by some rows.
 
     The block of class k is the mean of ``p_k (1 - p_k) x x'``. Most rows are sure that they do, or
@@ -88,6 +91,9 @@ def at_model(model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: fl
         rows: with weights for one model; of many, some are looked at
         moments: see :class:`Curvature`
         penalty: factor of half the square of each coefficient, > 0
+
+    Returns:
+        the curvature; None in a process that another one leads, which adds its rows to that one's
     """
     import torch
 
@@ -118,17 +124,23 @@ def at_model(model: torch.Tensor, rows: Rows, moments: torch.Tensor, penalty: fl
         return inverse, directions.T @ block.double() @ directions
 
     found = (rows.team.sum(each) for group in apply(look, model.split(_CLASSES)) for each in group)
+    hessian = None
+    if can_couple(k):
+        hessian = rows.team.sum(
+            whole_hessian(
+                lambda some: torch.exp(logits(model, x[some]) - evidence[some]),
+                *(x, weights, directions),
+            )
+        )
+    if not rows.team.leads:
+        deque(found, maxlen=0)
+        return None
     inverse = torch.empty(k, d + 1, d + 1, device=model.device)
     j = directions.shape[1]
     along = torch.empty(k, j, j, dtype=torch.float64, device=model.device)
     for of_class, (inverted, of_directions) in enumerate(apply(invert, found)):
         inverse[of_class], along[of_class] = inverted, of_directions
-    if not can_couple(k):
-        return Curvature(inverse, moments)
-    coupling = couple(
-        lambda some: torch.exp(logits(model, x[some]) - evidence[some]),
-        x, weights, directions, along, penalty, rows.team.sum,
-    )  # fmt: skip
+    coupling = None if hessian is None else couple(hessian, directions, along, penalty)
     return Curvature(inverse, moments, coupling)
 
 

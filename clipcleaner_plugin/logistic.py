@@ -173,7 +173,7 @@ def _fit(
             some = rows.part(chosen, mean[None])
             [start], _, _ = _descend(some, start, curvature, penalties[:1], _PILOT_TOLERANCE)
             if can_hold(num_classes, features.shape[1]):
-                curvature = at_model(start, some, moments, penalties[0])
+                curvature = at_model(start, some, moments, penalties[0]) or curvature
         models, converged, passes = _descend(rows, start, curvature, penalties, tolerance)
     stack = torch.stack(models).float().cpu()
     return Logistic(
