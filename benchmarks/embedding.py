@@ -256,11 +256,11 @@ def precisions(model: ClipModel, rounds: int) -> Iterator[str]:
     module, last = model._module.visual, pixels.contiguous(memory_format=torch.channels_last)
     compiled, half = torch.compile(module), torch.float16 if on_cuda else None
     ways: dict[str, Callable[[], torch.Tensor]] = {
-        "float32": lambda: _passes(module, pixels),
-        "float32, channels last": lambda: _passes(module, last),
-        "float16": lambda: _passes(module, pixels, torch.float16),
-        "bfloat16": lambda: _passes(module, pixels, torch.bfloat16),
-        "as used, torch.compile": lambda: _passes(compiled, pixels, half),
+        "float32": lambda: _forward(module, pixels),
+        "float32, channels last": lambda: _forward(module, last),
+        "float16": lambda: _forward(module, pixels, torch.float16),
+        "bfloat16": lambda: _forward(module, pixels, torch.bfloat16),
+        "as used, torch.compile": lambda: _forward(compiled, pixels, half),
     }
     # A GPU has the weights in that layout anyway, and a CPU is slow with the precision
     del ways["float32, channels last" if on_cuda else "float16"]
@@ -281,7 +281,7 @@ def precisions(model: ClipModel, rounds: int) -> Iterator[str]:
         yield f"| {name} | {images / took:,.1f} | {cpu[name] / images * 1000:.1f} | {cosine:.6f} |"
 
 
-def _passes(
+def _forward(
     module: Callable[[torch.Tensor], torch.Tensor],
     pixels: torch.Tensor,
     half: torch.dtype | None = None,

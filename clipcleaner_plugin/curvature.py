@@ -114,31 +114,29 @@ def at_model(
         probs = torch.exp(logits(classes, x) - evidence)
         return [_shape_of_class(x, doubt, weights) for doubt in probs * (1 - probs)]
 
-    of_sure = moments.float()
+    hessian = None
     # Their signs depend on the device, and what is summed up is along them
     directions = rows.team.agree(leading(moments)) if can_couple(k) else moments[:, :0]
+    if can_couple(k):
+        part = whole_hessian(
+            lambda some: torch.exp(logits(model, x[some]) - evidence[some]), x, weights, directions
+        )
+        hessian = rows.team.sum(part)
+    shapes = (rows.team.sum(each) for group in apply(look, model.split(_CLASSES)) for each in group)
+    if not rows.team.leads:
+        deque(shapes, maxlen=0)
+        return None
+    of_sure = moments.float()
 
-    def invert(found: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        block = found[:-1].view(d + 1, d + 1) + found[-1].clamp_min(0) * of_sure
+    def invert(shape: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        block = shape[:-1].view(d + 1, d + 1) + shape[-1].clamp_min(0) * of_sure
         inverse, block = _invert(block, penalty)
         return inverse, directions.T @ block.double() @ directions
 
-    found = (rows.team.sum(each) for group in apply(look, model.split(_CLASSES)) for each in group)
-    hessian = None
-    if can_couple(k):
-        hessian = rows.team.sum(
-            whole_hessian(
-                lambda some: torch.exp(logits(model, x[some]) - evidence[some]),
-                *(x, weights, directions),
-            )
-        )
-    if not rows.team.leads:
-        deque(found, maxlen=0)
-        return None
     inverse = torch.empty(k, d + 1, d + 1, device=model.device)
     j = directions.shape[1]
     along = torch.empty(k, j, j, dtype=torch.float64, device=model.device)
-    for of_class, (inverted, of_directions) in enumerate(apply(invert, found)):
+    for of_class, (inverted, of_directions) in enumerate(apply(invert, shapes)):
         inverse[of_class], along[of_class] = inverted, of_directions
     coupling = None if hessian is None else couple(hessian, directions, along, penalty)
     return Curvature(inverse, moments, coupling)

@@ -178,8 +178,8 @@ def _gains(by: Explained, confusion: np.ndarray, of: np.ndarray, given: np.ndarr
     """
     rows, begins, lengths = by.groups.segments(given)
     taken = np.repeat(confusion[of, given].astype(np.float32), lengths)
-    there = _ratio(by.sharp[rows, np.repeat(of, lengths)], by.total[rows], taken)
-    there = there.astype(np.float64)
+    sharp = by.sharp[rows, np.repeat(of, lengths)]
+    there = _ratio(sharp, by.total[rows], taken).astype(np.float64)
     # Rows of one label weigh the same, and count as what was seen: one each
     gains = [np.add.reduceat(np.log1p(rate * there), begins) for rate in _RATES]
     mine, starts, lengths = by.groups.segments(of)

@@ -122,59 +122,54 @@ def fit_logistic(
     """
     import torch
 
-    task: dict[str, Any] = {
-        "features": features,
-        "labels": labels,
-        "num_classes": num_classes,
-        "weights": weights,
-        "c": c,
-        "tolerance": tolerance,
-        "doubts": doubts,
-        "pilot": pilot,
-        "device": device,
-    }
+    if team is None and (fitter := _fitter.get()):
+        return fitter(
+            {
+                "features": features,
+                "labels": labels,
+                "num_classes": num_classes,
+                "weights": weights,
+                "c": c,
+                "tolerance": tolerance,
+                "doubts": doubts,
+                "pilot": pilot,
+                "device": device,
+            }
+        )
+
+    def fit(device: torch.device | str, team: Team) -> Logistic:
+        with one_blas_thread(), torch.no_grad():
+            on = torch.device(device)
+            rows = Rows(features, labels, num_classes, weights, doubts, on, team)
+            return _fit(rows, c, tolerance, pilot)
+
     if team is not None:
-        return _fit(**task, team=team)
-    if fitter := _fitter.get():
-        return fitter(task)
+        return fit(device, team)
     try:
-        return _fit(**task, team=Team())
+        return fit(device, Team())
     except torch.cuda.OutOfMemoryError as error:
         logger.warning("The logistic regression goes on on the CPU, more slowly: %s", error)
-    return _fit(**{**task, "device": "cpu"}, team=Team())
+    return fit("cpu", Team())
 
 
-def _fit(
-    features: np.ndarray,
-    labels: np.ndarray,
-    num_classes: int,
-    weights: np.ndarray,
-    c: float,
-    tolerance: float,
-    doubts: tuple[np.ndarray, np.ndarray] | None,
-    pilot: np.ndarray | None,
-    device: torch.device | str,
-    team: Team,
-) -> Logistic:
-    """Does on one device what :func:`fit_logistic` does."""
+def _fit(rows: Rows, c: float, tolerance: float, pilot: np.ndarray | None) -> Logistic:
+    """Does with rows what :func:`fit_logistic` does."""
     import torch
 
-    device = torch.device(device)
-    with one_blas_thread(), torch.no_grad():
-        rows = Rows(features, labels, num_classes, weights, doubts, device, team)
-        moments = rows.moments()
-        # Twice the penalty for two classes, see fit_logistic
-        penalties = [(2 if num_classes == 2 else 1) / (c * total) for total in rows.totals.tolist()]
-        start = torch.zeros(num_classes, len(moments), dtype=torch.float64, device=device)
-        curvature = at_zero(moments, num_classes, penalties[0])
-        if pilot is not None:
-            chosen = np.flatnonzero(pilot)
-            mean = weights[:, chosen].mean(axis=0) * pilot[chosen]
-            some = rows.part(chosen, mean[None])
-            [start], _, _ = _descend(some, start, curvature, penalties[:1], _PILOT_TOLERANCE)
-            if can_hold(num_classes, features.shape[1]):
-                curvature = at_model(start, some, moments, penalties[0]) or curvature
-        models, converged, passes = _descend(rows, start, curvature, penalties, tolerance)
+    k, moments = rows.num_classes, rows.moments()
+    d = len(moments) - 1
+    # Twice the penalty for two classes, see fit_logistic
+    penalties = [(2 if k == 2 else 1) / (c * total) for total in rows.totals.tolist()]
+    start = torch.zeros(k, d + 1, dtype=torch.float64, device=moments.device)
+    curvature = at_zero(moments, k, penalties[0])
+    if pilot is not None:
+        chosen = np.flatnonzero(pilot)
+        mean = rows.weights.numpy()[:, chosen].mean(axis=0) * pilot[chosen]
+        some = rows.part(chosen, mean[None])
+        [start], _, _ = _descend(some, start, curvature, penalties[:1], _PILOT_TOLERANCE)
+        if can_hold(k, d):
+            curvature = at_model(start, some, moments, penalties[0]) or curvature
+    models, converged, passes = _descend(rows, start, curvature, penalties, tolerance)
     stack = torch.stack(models).float().cpu()
     return Logistic(
         stack[:, :, :-1].contiguous().numpy(),

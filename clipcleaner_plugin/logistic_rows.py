@@ -61,6 +61,7 @@ class Rows:
     """The rows of this process: sums over them, block by block, and over all processes.
 
     Attributes:
+        num_classes: K
         weights: (M, n) float32, of each row in each model
         totals: (M,) float64, their sums over all processes
         team: these processes
@@ -78,7 +79,7 @@ class Rows:
     ) -> None:
         import torch
 
-        self.team, self._device, self._k = team, device, num_classes
+        self.team, self._device, self.num_classes = team, device, num_classes
         self._x, self._y = torch.from_numpy(features), torch.from_numpy(labels)
         self._chosen: torch.Tensor | None = None
         self._doubts = None if doubts is None else tuple(map(torch.from_numpy, doubts))
@@ -109,7 +110,7 @@ class Rows:
         self.weights = torch.from_numpy(weights)
         self.totals = self.team.sum(self.weights.sum(dim=1, dtype=torch.float64))
         size, (least, most) = _BLOCK[self._device.type], _ROWS_OF_BLOCK[self._device.type]
-        block = min(max(size // (len(weights) * self._k), least), most)
+        block = min(max(size // (len(weights) * self.num_classes), least), most)
         slices = [slice(start, start + block) for start in range(0, weights.shape[1], block)]
         self._blocks = [(rows, np.flatnonzero(weights[:, rows].any(axis=1))) for rows in slices]
 
@@ -150,7 +151,9 @@ class Rows:
         d = self._x.shape[1]
         places = {m: place for place, m in enumerate(models)}
         losses = torch.zeros(len(models), dtype=torch.float64, device=self._device)
-        sums = torch.zeros(len(models), self._k, d + 1, dtype=torch.float64, device=self._device)
+        sums = torch.zeros(
+            len(models), self.num_classes, d + 1, dtype=torch.float64, device=self._device
+        )
         stacks: dict[tuple[int, ...], torch.Tensor] = {}
 
         def tasks() -> Iterator[tuple[slice, tuple[int, ...], torch.Tensor]]:
@@ -181,7 +184,7 @@ class Rows:
         weights = self.weights[list(models), rows].to(self._device)
         m, n = weights.shape
         # Rows run along the last axis: over the classes between, a softmax is many times faster
-        logits = torch.addmm(stack[:, -1:], stack[:, :-1], x.T).view(m, self._k, n)
+        logits = torch.addmm(stack[:, -1:], stack[:, :-1], x.T).view(m, self.num_classes, n)
         log_probs = torch.log_softmax(logits, dim=1)
         shares = [(y.expand(m, 1, n), torch.ones_like(weights[0]))]
         if self._doubts is not None:
@@ -195,5 +198,5 @@ class Rows:
         for of_label, share in shares:
             residuals.scatter_add_(1, of_label, -share.expand_as(of_label))
         residuals *= weights[:, None]
-        gradient = (residuals.view(m * self._k, n) @ x).view(m, self._k, -1)
+        gradient = (residuals.view(m * self.num_classes, n) @ x).view(m, self.num_classes, -1)
         return models, loss, torch.cat([gradient, residuals.sum(dim=2, keepdim=True)], dim=2)

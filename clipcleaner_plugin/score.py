@@ -87,7 +87,7 @@ class _Leader:
         """Does with all what :func:`fit_logistic` does with these arguments."""
         import torch
 
-        names = ("features", "labels", "weights", "doubts", "pilot", "device")
+        names = ("features", "labels", "weights", "doubts", "pilot")
         rest = {name: value for name, value in task.items() if name not in names}
         rest["device"] = torch.device(task["device"]).type
         rest["doubts"], rest["pilot"] = task["doubts"] is not None, task["pilot"] is not None
